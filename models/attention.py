@@ -1,0 +1,204 @@
+"""Attention for feature maps: a self-attention block with exact statistics, and a gate for skip connections.
+
+Every attention here is one call of `scaled_dot_product_attention`, whose fused kernels take memory in
+proportion to N, not to N². They want queries, keys and values of one width, so narrow ones are zero-padded.
+
+Shape suffixes: B samples; C channels; H, W rows and columns of the map; N = H·W tokens, row by row; M heads;
+D width of a query or key in one head; E any other width.
+
+Papers: Wang et al. 2018, "Non-local neural networks" (arXiv:1711.07971); Zhang et al. 2019, "Self-attention
+generative adversarial networks" (SAGAN, arXiv:1805.08318); Fu et al. 2019, "Dual attention network for scene
+segmentation" (DANet, arXiv:1809.02983); Oktay et al. 2018, "Attention U-Net" (arXiv:1804.03999).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader expects
+from torch import Tensor, nn
+
+REDUCTION = 8  # queries and keys have C/8 channels, as in SAGAN section 3
+FUSED_WIDTH = 8  # CUDA kernels want rows of a multiple of 16 bytes: 8 float16 values
+
+
+class AttentionStatistics(NamedTuple):
+    """What one attention block looked at, in one forward pass; p_ij is the weight of key j for query i.
+
+    All float32 and without gradient; of shape (B, M), `received` excepted.
+    """
+
+    entropy: Tensor  # nats, 0 to log N: mean over queries of -Σ_j p_ij log p_ij
+    entropy_normalized: Tensor  # 0 to 1: entropy / log N; 0 for a map of one token
+    effective_tokens: Tensor  # 1 to N: mean over queries of 1 / Σ_j p_ij²
+    distance_rms: Tensor  # steps of the token grid: root of the mean over queries of Σ_j p_ij |x_i - x_j|²
+    received_max: Tensor  # 1 to N: the largest value of `received`
+    residual_ratio: (
+        Tensor  # norm of what the block adds over the norm of its input, in the channels of the head
+    )
+    received: Tensor  # (B, M, H, W): attention mass Σ_i p_ij that each token gets; mean 1, all 1 if uniform
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens N of the map."""
+        return self.received.shape[-2] * self.received.shape[-1]
+
+
+class SelfAttention2d(nn.Module):
+    """Self-attention over all positions of a feature map: `x + gamma · softmax(QKᵀ/√d)V`.
+
+    The non-local block in SAGAN's form, called position attention in DANet. `gamma` starts at 0, so that a
+    new block changes nothing until it has learned to. Raises ValueError if the heads do not divide C/8.
+    """
+
+    def __init__(self, channels: int, heads: int = 1) -> None:
+        super().__init__()
+        if channels < 1 or heads < 1 or channels % (REDUCTION * heads):
+            raise ValueError(f"channels must be a multiple of {REDUCTION} x heads ({heads}), got {channels}")
+        self.heads = heads
+        self.query = nn.Conv2d(channels, channels // REDUCTION, kernel_size=1)
+        self.key = nn.Conv2d(channels, channels // REDUCTION, kernel_size=1)
+        self.value = nn.Conv2d(channels, channels, kernel_size=1)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return the map with attention added: same shape and dtype."""
+        return x_BCHW + self._update(x_BCHW, self._tokens(self.query(x_BCHW)), self._tokens(self.key(x_BCHW)))
+
+    def forward_with_statistics(self, x_BCHW: Tensor) -> tuple[Tensor, AttentionStatistics]:
+        """Return exactly what `forward` returns, and the statistics of the attention behind it."""
+        q_BMND, k_BMND = self._tokens(self.query(x_BCHW)), self._tokens(self.key(x_BCHW))
+        update_BCHW = self._update(x_BCHW, q_BMND, k_BMND)
+        rows, columns = x_BCHW.shape[-2:]
+        ratio_BM = _norm_by_head(update_BCHW, self.heads) / _norm_by_head(x_BCHW, self.heads).clamp_min(1e-6)
+        return x_BCHW + update_BCHW, attention_statistics(q_BMND, k_BMND, (rows, columns), ratio_BM)
+
+    def _update(self, x_BCHW: Tensor, q_BMND: Tensor, k_BMND: Tensor) -> Tensor:
+        """Return `gamma · softmax(QKᵀ/√d)V` as a (B, C, H, W) map in channels_last order."""
+        v_BMNE = self._tokens(self.value(x_BCHW))
+        scale = q_BMND.shape[-1] ** -0.5  # of the true width: the default would count the padding
+        padding = (0, v_BMNE.shape[-1] - q_BMND.shape[-1])
+        out_BMNE = F.scaled_dot_product_attention(
+            F.pad(q_BMND, padding), F.pad(k_BMND, padding), v_BMNE, scale=scale
+        )
+        out_BHWC = out_BMNE.transpose(1, 2).reshape(x_BCHW.permute(0, 2, 3, 1).shape)
+        return self.gamma * out_BHWC.permute(0, 3, 1, 2)
+
+    def _tokens(self, map_BCHW: Tensor) -> Tensor:
+        """Return the map as (B, M, N, C/M), its last dimension dense: no copy if it is channels_last."""
+        map_BHWC = map_BCHW.permute(0, 2, 3, 1).contiguous()
+        batch, rows, columns, channels = map_BHWC.shape
+        return map_BHWC.view(batch, rows * columns, self.heads, channels // self.heads).transpose(1, 2)
+
+
+@torch.no_grad()
+def attention_statistics(
+    q_BMND: Tensor, k_BMND: Tensor, grid: tuple[int, int], residual_ratio_BM: Tensor
+) -> AttentionStatistics:
+    """Return the exact statistics of `softmax(QKᵀ/√d)` over a grid of (rows, columns) tokens, in O(N) memory.
+
+    Computed in float32 by four fused calls, whatever dtype comes in; the N x N matrix never exists. (On CUDA
+    float32 means float32 only as long as `torch.backends.cuda.matmul.allow_tf32` is off, its default.)
+    With the scores S_ij = q_i·k_j/√d, log Z_i = log Σ_j exp S_ij, and E_i the mean with weights
+    p_ij = exp(S_ij)/Z_i:
+
+    1. Attention with the keys and their coordinates as values gives E_i[k] and the moments of the distance,
+       and so the mean score m_i = E_i[S] = q_i·E_i[k]/√d.
+    2. Entropy H_i = log Z_i - m_i. It lies in [0, log N] whatever the scores are, and this is what makes the
+       call below safe where log Z alone would overflow.
+    3. log Σ_j p_ij² = log Σ_j exp(2·S_ij) - 2·log Z_i lies in [-H_i, 0] (Jensen).
+    4. Mass received by key j: Σ_i exp(S_ij - log Z_i), the same sum with the roles of q and k swapped.
+    """
+    rows, columns = grid
+    tokens = rows * columns
+    # Autocast would quietly run these calls in bfloat16, which costs 0.02 to 0.05 nat.
+    with torch.autocast(q_BMND.device.type, enabled=False):
+        q = q_BMND.float() * q_BMND.shape[-1] ** -0.5
+        k = k_BMND.float()
+        k = k - k.mean(dim=-2, keepdim=True)  # shifts all scores of a query alike: same p, smaller numbers
+
+        at = _coordinates(rows, columns, q.device).expand(*q.shape[:2], -1, -1)
+        at2 = at.square().sum(-1, keepdim=True)
+        means = _attend(q, k, torch.cat([k, at, at2, torch.ones_like(at2)], dim=-1))
+        mean_k, mean_at, mean_at2, one = torch.split(means, [k.shape[-1], 2, 1, 1], dim=-1)
+        mean_score = (q * mean_k).sum(-1)
+        # `one` is 1 up to rounding: it cancels the rounding that all columns share.
+        distance2 = (at2 * one - 2 * (at * mean_at).sum(-1, keepdim=True) + mean_at2).mean((-2, -1))
+
+        entropy = _log_sum_exp(q, k, above=mean_score)
+        log_sum_p2 = _log_sum_exp(2 * q, k, above=2 * mean_score + entropy) - entropy
+        log_z = (mean_score + entropy).unsqueeze(-1)
+        received = _log_sum_exp(
+            torch.cat([k, torch.ones_like(log_z)], dim=-1),
+            torch.cat([q, -log_z], dim=-1),
+            above=torch.zeros_like(mean_score),
+        ).exp()
+
+    entropy_BM = entropy.mean(-1).clamp(0, math.log(tokens))
+    return AttentionStatistics(
+        entropy=entropy_BM,
+        entropy_normalized=entropy_BM / math.log(max(tokens, 2)),
+        effective_tokens=log_sum_p2.neg().exp().mean(-1).clamp(1, tokens),
+        distance_rms=distance2.clamp_min(0).sqrt(),
+        received_max=received.amax(-1),
+        residual_ratio=residual_ratio_BM.detach().float(),
+        received=received.reshape(*received.shape[:2], *grid),
+    )
+
+
+def _log_sum_exp(q_BMND: Tensor, k_BMND: Tensor, above: Tensor) -> Tensor:
+    """Return log Σ_j exp(q_i·k_j) - above_i, of shape (B, M, N); wants a result from 0 to 80.
+
+    Below 0 it loses digits, but its exponential is still right to 1e-7.
+    One more key scores above_i for every query i. Its weight o = exp(above)/(exp(above) + Σ exp) is what
+    attention returns for a value of 1 at that key and 0 at all others, and the result is log((1 - o)/o).
+    """
+    q = torch.cat([q_BMND, above.unsqueeze(-1)], dim=-1)
+    k = F.pad(k_BMND, (0, 1, 0, 1))
+    k[..., -1, -1] = 1
+    indicator = torch.zeros_like(k[..., :1])
+    indicator[..., -1, :] = 1
+    o_BMN = _attend(q, k, indicator).squeeze(-1)
+    return torch.log1p(-o_BMN) - torch.log(o_BMN)
+
+
+def _attend(q_BMND: Tensor, k_BMND: Tensor, v_BMNE: Tensor) -> Tensor:
+    """Return softmax(QKᵀ)V by the fused kernel, whatever the widths D and E are."""
+    width = max(q_BMND.shape[-1], v_BMNE.shape[-1])
+    width += -width % FUSED_WIDTH
+    q, k, v = (F.pad(t, (0, width - t.shape[-1])) for t in (q_BMND, k_BMND, v_BMNE))
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., : v_BMNE.shape[-1]]
+
+
+def _coordinates(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Return (N, 2) row and column of each token, counted from the middle to keep their squares small."""
+    y = torch.arange(rows, device=device, dtype=torch.float32) - (rows - 1) / 2
+    x = torch.arange(columns, device=device, dtype=torch.float32) - (columns - 1) / 2
+    return torch.cartesian_prod(y, x)
+
+
+def _norm_by_head(map_BCHW: Tensor, heads: int) -> Tensor:
+    """Return the (B, M) Euclidean norms of the channels of each head."""
+    map_BME = map_BCHW.reshape(len(map_BCHW), heads, -1)
+    norm_BM: Tensor = torch.linalg.vector_norm(map_BME, dim=-1, dtype=torch.float32)
+    return norm_BM
+
+
+class SkipGate(nn.Module):
+    """Additive attention gate on a skip connection: `skip · sigmoid(psi(relu(W_s·skip + W_g·gate)))`.
+
+    The gating signal is the decoder's map of the next coarser level, half as high and wide (Oktay et al.
+    2018, equations 1 and 2, figure 2). The weight is found on the coarse grid, one number a position.
+    """
+
+    def __init__(self, skip_channels: int, gate_channels: int) -> None:
+        super().__init__()
+        inner = max(1, skip_channels // 2)
+        self.from_skip = nn.Conv2d(skip_channels, inner, kernel_size=2, stride=2, bias=False)
+        self.from_gate = nn.Conv2d(gate_channels, inner, kernel_size=1)
+        self.psi = nn.Conv2d(inner, 1, kernel_size=1)
+
+    def forward(self, skip_BCHW: Tensor, gate_BEHW: Tensor) -> Tensor:
+        """Return the skip map with each position multiplied by its weight in (0, 1): same shape."""
+        weight = torch.sigmoid(self.psi(F.relu(self.from_skip(skip_BCHW) + self.from_gate(gate_BEHW))))
+        return skip_BCHW * F.interpolate(weight, size=skip_BCHW.shape[-2:], mode="bilinear")

@@ -1,0 +1,261 @@
+"""The stages as functions of Arrow blocks: what one Ray task or actor call does. Knows no Ray.
+
+Between the stages an image is one row: what the plan says of it, `error` once it has failed (it then passes
+through the later stages untouched), the seconds that each stage spent on it, and
+
+  after fetch_and_decode   `pixels`, raw uint8 (height, width, channels)
+  after SegmentBlock       `labels`, raw uint8 (height, width), and the statistics
+  after encode_and_write   nothing: one row a part, for the driver to commit
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.config import DecodeConfig, PredictConfig, StorageConfig, TilingConfig
+from pipeline.decode import decode
+from pipeline.encode import encode_grey, encode_mask
+from pipeline.errors import ImageError, ModelError
+from pipeline.registry import fetch_checkpoint
+from pipeline.schema import ATTENTION, ERROR, PLAN_ROW, ROW
+from pipeline.table import Part, write_part
+
+FETCH_BYTES: Final = 64 << 20  # of objects that one task holds at a time
+STAGES: Final = ("fetch", "decode", "segment", "encode", "write")
+
+_SECONDS = [pa.field(f"{stage}_seconds", pa.float64()) for stage in STAGES[:-1]]
+_SIZE = [pa.field("error", ERROR), pa.field("height", pa.int32()), pa.field("width", pa.int32())]
+DECODED: Final = pa.schema([*PLAN_ROW, *_SIZE, pa.field("pixels", pa.large_binary()), *_SECONDS[:2]])
+SEGMENTED: Final = pa.schema(
+    [
+        *PLAN_ROW,
+        *_SIZE,
+        pa.field("labels", pa.large_binary()),
+        pa.field("class_pixels", pa.list_(pa.int64())),
+        pa.field("confidence", pa.float32()),
+        pa.field("attention", pa.list_(ATTENTION)),
+        pa.field("attention_map", pa.binary()),
+        pa.field("attention_map_width", pa.int32()),
+        *_SECONDS[:3],
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowLabels:
+    """What all rows of a run have in common."""
+
+    table_uri: str
+    run_id: str
+    recipe: str
+    model: str  # URI@digest
+    palette: tuple[tuple[int, int, int], ...]  # class colours, RGB
+
+
+def failure(error: Exception, stage: str) -> dict[str, str]:
+    """Return the `error` of a failed row."""
+    where = error.stage if isinstance(error, ImageError) else stage
+    return {"stage": where, "type": type(error).__name__, "message": " ".join(str(error).split())[:1000]}
+
+
+# ---------------------------------------------------------------- fetch and decode
+
+
+def fetch_and_decode(
+    block: pa.Table, *, storage_config: StorageConfig, decode_config: DecodeConfig, channels: int
+) -> Iterator[pa.Table]:
+    """Yield the planned images of `block` (PLAN_ROW) as pixels (DECODED), in portions of bounded memory."""
+    for portion in _portions(block):
+        started = time.perf_counter()
+        objects = list(zip(portion["uri"].to_pylist(), portion["etag"].to_pylist(), strict=True))
+        contents = storage.read_many(objects, storage_config)
+        fetch_seconds = (time.perf_counter() - started) / len(objects)
+        rows: list[dict[str, Any]] = []
+        for content in contents:
+            row: dict[str, Any] = {"fetch_seconds": fetch_seconds}
+            started = time.perf_counter()
+            try:
+                if isinstance(content, ImageError):
+                    raise content
+                image_HWC = decode(content, channels=channels, max_pixels=decode_config.max_pixels)
+                row |= {"height": image_HWC.shape[0], "width": image_HWC.shape[1], "pixels": image_HWC}
+            except MemoryError:
+                raise  # the machine is at fault, not the image: the block is tried again, in smaller ones
+            except Exception as error:
+                row["error"] = failure(error, "decode")
+            row["decode_seconds"] = time.perf_counter() - started
+            rows.append(row)
+        yield _append(portion.select(PLAN_ROW.names), rows, DECODED)
+
+
+def _portions(block: pa.Table) -> Iterator[pa.Table]:
+    """Yield slices whose objects are together no larger than FETCH_BYTES (or one object)."""
+    start = held = 0
+    for index, size in enumerate(block["size_bytes"].to_pylist()):
+        if index > start and held + size > FETCH_BYTES:
+            yield block.slice(start, index - start)
+            start, held = index, 0
+        held += size
+    if start < block.num_rows:
+        yield block.slice(start)
+
+
+# ---------------------------------------------------------------- segment
+
+
+class SegmentBlock:
+    """The actor: builds its network once, then turns DECODED blocks into SEGMENTED ones."""
+
+    def __init__(
+        self,
+        model: str,
+        digest: str,
+        storage_config: StorageConfig,
+        predict_config: PredictConfig,
+        tiling_config: TilingConfig,
+    ) -> None:
+        from pipeline.predict import Segmenter  # torch: only where a network runs
+
+        checkpoint = fetch_checkpoint(model, storage_config).load()
+        if checkpoint.digest != digest:
+            raise ModelError(f"{model}: the checkpoint changed since the run began: run the command again")
+        self.channels = checkpoint.config.in_channels
+        self._segmenter = Segmenter(checkpoint, predict_config, tiling_config)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        started = time.perf_counter()
+        images = [
+            None if height is None else _array(pixels, height, width, self.channels)
+            for pixels, height, width in zip(
+                block["pixels"], block["height"].to_pylist(), block["width"].to_pylist(), strict=True
+            )
+        ]
+        rows: list[dict[str, Any]] = [{} for _ in images]
+        present = [index for index, image in enumerate(images) if image is not None]
+        results = self._segmenter([image for image in images if image is not None])
+        seconds = (time.perf_counter() - started) / max(1, len(present))
+        for index, result in zip(present, results, strict=True):
+            rows[index]["segment_seconds"] = seconds
+            if isinstance(result, ImageError):
+                rows[index]["error"] = failure(result, "predict")
+                continue
+            rows[index] |= {
+                "labels": result.labels_HW,
+                "class_pixels": result.class_pixels,
+                "confidence": result.confidence,
+                "attention": [asdict(head) for head in result.attention],
+            }
+            if (received_hw := result.attention_map_hw) is not None:
+                rows[index] |= {
+                    "attention_map": received_hw.tobytes(),
+                    "attention_map_width": received_hw.shape[1],
+                }
+        errors = block["error"].to_pylist()
+        for row, error in zip(rows, errors, strict=True):
+            row.setdefault("error", error)
+        kept = [*PLAN_ROW.names, "height", "width", "fetch_seconds", "decode_seconds"]
+        return _append(block.select(kept), rows, SEGMENTED)
+
+
+# ---------------------------------------------------------------- encode and write
+
+
+def encode_and_write(block: pa.Table, *, labels: RowLabels, storage_config: StorageConfig) -> pa.Table:
+    """Write the images of `block` (SEGMENTED) as parts, and return one row a part: Part and stage seconds."""
+    done: dict[str, list[dict[str, Any]]] = {"ok": [], "failed": []}
+    started = time.perf_counter()
+    rows = block.drop_columns(["labels", "attention_map"]).to_pylist()
+    for index, row in enumerate(rows):
+        if row["error"] is None:
+            try:
+                row.update(
+                    _pictures(row, block["labels"][index], block["attention_map"][index], labels.palette)
+                )
+            except MemoryError:
+                raise  # as above
+            except Exception as error:
+                row.update(
+                    dict.fromkeys(("mask", "class_pixels", "confidence", "attention", "attention_map"))
+                )
+                row["error"] = failure(error, "encode")
+        done["failed" if row["error"] else "ok"].append(row)
+    seconds = {f"{s}_seconds": float(np.nansum(block[f"{s}_seconds"].to_numpy())) for s in STAGES[:3]}
+    seconds["encode_seconds"] = time.perf_counter() - started
+    parts = []
+    for status, ended in done.items():
+        if ended:
+            started = time.perf_counter()
+            part = write_part(finish_rows(ended, status, labels), labels.table_uri, storage_config)
+            parts.append({**asdict(part), **seconds, "write_seconds": time.perf_counter() - started})
+            seconds = dict.fromkeys(seconds, 0.0)  # a block's seconds count once
+    return pa.Table.from_pylist(parts)
+
+
+def _pictures(
+    row: dict[str, Any], label_bytes: pa.Scalar, map_bytes: pa.Scalar, palette: Sequence[tuple[int, int, int]]
+) -> dict[str, Any]:
+    """Return the image columns of one row."""
+    mask = encode_mask(_array(label_bytes, row["height"], row["width"]), palette)
+    pictures: dict[str, Any] = {"mask": {"bytes": mask, "path": None}}
+    if width := row["attention_map_width"]:
+        pictures["attention_map"] = {"bytes": encode_grey(_array(map_bytes, -1, width)), "path": None}
+    return pictures
+
+
+def finish_rows(rows: Sequence[dict[str, Any]], status: str, labels: RowLabels) -> pa.Table:
+    """Return rows of ROW from what the stages left; a column that is missing becomes null."""
+    common = {
+        "status": status,
+        "recipe": labels.recipe,
+        "model": labels.model,
+        "run_id": labels.run_id,
+        "finished_at": datetime.now(UTC),
+    }
+    return pa.Table.from_pylist([{**row, **common} for row in rows], schema=ROW)
+
+
+def as_part(row: dict[str, Any]) -> Part:
+    """Return the part of one row that `encode_and_write` returned."""
+    return Part(**{name: row[name] for name in Part.__slots__})
+
+
+# ---------------------------------------------------------------- Arrow
+
+
+def _append(kept: pa.Table, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Return the columns of `kept` and those that `rows` fill, in the order of `schema`."""
+    columns = []
+    for column in schema:
+        if column.name in kept.column_names:
+            columns.append(kept[column.name].cast(column.type))
+        elif column.type == pa.large_binary():
+            columns.append(_binary([row.get(column.name) for row in rows]))
+        else:
+            columns.append(pa.array([row.get(column.name) for row in rows], column.type))
+    return pa.table(columns, schema=schema)
+
+
+def _binary(arrays: Sequence[NDArray[np.uint8] | None]) -> pa.Array:
+    """Return the arrays' bytes as one large_binary column, copied once."""
+    sizes = [0 if array is None else array.size for array in arrays]
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    data = np.empty(offsets[-1], np.uint8)
+    for array, start, size in zip(arrays, offsets[:-1], sizes, strict=True):
+        if array is not None:
+            data[start : start + size] = array.reshape(-1)
+    valid = pa.array([array is not None for array in arrays]).buffers()[1]
+    return pa.Array.from_buffers(
+        pa.large_binary(), len(arrays), [valid, pa.py_buffer(offsets), pa.py_buffer(data)]
+    )
+
+
+def _array(value: pa.Scalar, *shape: int) -> NDArray[np.uint8]:
+    """Return a binary scalar as a uint8 array that shares its memory."""
+    return np.frombuffer(value.as_buffer(), np.uint8).reshape(shape)

@@ -1,0 +1,423 @@
+"""masklake on the command line. Each command is a thin layer over the function that does the work.
+
+Nothing heavy is imported up here, so that `masklake --help` answers at once.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+
+import typer
+
+from pipeline.errors import ConfigError, InterruptedRun, MasklakeError
+
+if TYPE_CHECKING:
+    from pipeline.config import JobConfig, StorageConfig
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A bucket of images in, a table of masks out.",
+    epilog="""
+Try it: `masklake demo`
+
+Every command says more with `--help`. Credentials come from the usual variables (AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, …). Exit codes: 0 done, 1 error, 2 usage, 3 done with too many failed
+images, 130 and 143 stopped by Ctrl-C or SIGTERM.
+""",
+)
+P = ParamSpec("P")
+
+Source = Annotated[
+    str, typer.Argument(help="bucket prefix, folder, or manifest (.parquet, .csv, .txt) of URIs")
+]
+TableUri = Annotated[str, typer.Argument(metavar="TABLE", help="folder or bucket URI of the table")]
+Config = Annotated[Path | None, typer.Option("--config", help="TOML file; options on the command line win")]
+TableOption = Annotated[str | None, typer.Option("--table", help="table to append to: folder or bucket URI")]
+Model = Annotated[
+    str | None, typer.Option("--model", help="checkpoint folder or URI, or a shipped name [nuclei]")
+]
+Include = Annotated[
+    list[str] | None, typer.Option("--include", help="glob that names must match (repeatable)")
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", help="glob that names must not match (repeatable)")
+]
+Endpoint = Annotated[str | None, typer.Option("--endpoint-url", help="S3-compatible endpoint")]
+Anonymous = Annotated[
+    bool | None, typer.Option("--anonymous", help="read public buckets without credentials")
+]
+TileSide = Annotated[int | None, typer.Option("--tile", help="tile side in pixels, a multiple of 32 [256]")]
+Overlap = Annotated[
+    int | None, typer.Option("--overlap", help="pixels that tiles share, a multiple of 32 [32]")
+]
+MaxPixels = Annotated[
+    int | None, typer.Option("--max-pixels", help="larger images become failed rows [100 million]")
+]
+RetryFailed = Annotated[bool | None, typer.Option("--retry-failed", help="try permanent failures again, too")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda [auto]")]
+Precision = Annotated[str | None, typer.Option("--precision", help="auto, bfloat16 or float32 [auto]")]
+TileBatch = Annotated[int | None, typer.Option("--tile-batch", help="tiles in one forward pass [16]")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+
+
+def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
+    """Register a command; what it raises on purpose becomes one line and an exit code."""
+
+    def register(function: Callable[P, int | None]) -> Callable[P, None]:
+        @wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                code = function(*args, **kwargs) or 0
+            except MasklakeError as error:
+                if kwargs.get("debug"):
+                    raise
+                stopped = isinstance(error, InterruptedRun)
+                typer.secho(f"{'' if stopped else 'error: '}{error}", err=True, fg=None if stopped else "red")
+                code = error.exit_code if isinstance(error, InterruptedRun) else 1
+            except KeyboardInterrupt:
+                typer.echo("stopped; the same command goes on", err=True)
+                code = 128 + signal.SIGINT
+            except BrokenPipeError:  # the reader of our output has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                code = 0
+            except OSError as error:  # a full disk, a folder that is not there
+                if kwargs.get("debug"):
+                    raise
+                typer.secho(f"error: {error}", err=True, fg="red")
+                code = 1
+            raise typer.Exit(code)
+
+        return app.command(name)(run)
+
+    return register
+
+
+# ---------------------------------------------------------------- segment and plan
+
+
+@command("segment")
+def segment(
+    source: Source,
+    table: TableOption = None,
+    model: Model = None,
+    config: Config = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    endpoint_url: Endpoint = None,
+    anonymous: Anonymous = None,
+    tile: TileSide = None,
+    overlap: Overlap = None,
+    max_pixels: MaxPixels = None,
+    device: Device = None,
+    precision: Precision = None,
+    tile_batch: TileBatch = None,
+    actors: Annotated[int | None, typer.Option("--actors", help="copies of the network [one a GPU]")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="a Ray cluster that is there [this machine]")
+    ] = None,
+    retry_failed: RetryFailed = None,
+    max_failed: Annotated[
+        float | None,
+        typer.Option("--max-failed", help="share of failed images that still exits with 0 [0.1]"),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """Segment every image of SOURCE that the table does not have yet.
+
+    Run it again whenever you like: what is done is skipped, what was interrupted goes on.
+
+    **Examples**
+
+        masklake segment s3://my-bucket/scans --table s3://my-bucket-masks/scans
+        masklake segment ./images --table ./masks --model ./checkpoint --tile 512
+        masklake segment images.parquet --table ./masks --config nightly.toml
+    """
+    from pipeline import job
+    from pipeline.progress import reporter
+
+    settings = _settings(
+        config,
+        {
+            **_plan_options(source, table, model, include, exclude, endpoint_url, anonymous, tile, overlap),
+            "decode.max_pixels": max_pixels,
+            "predict.device": device,
+            "predict.precision": precision,
+            "predict.tile_batch": tile_batch,
+            "run.actors": actors,
+            "run.ray_address": ray_address,
+            "run.retry_failed": retry_failed,
+            "run.max_failed": max_failed,
+        },
+    )
+    progress = reporter()
+    try:
+        summary = job.segment(settings, progress)
+    finally:
+        progress.close()
+    typer.echo(str(summary))
+    if summary.failed > settings.run.max_failed * max(1, summary.images):
+        typer.secho(
+            f"{summary.failed:,} of {summary.images:,} images failed, more than --max-failed "
+            f"{settings.run.max_failed:.0%}: masklake failures {settings.table}",
+            err=True,
+            fg="red",
+        )
+        return 3
+    return 0
+
+
+@command("plan")
+def plan(
+    source: Source,
+    table: TableOption = None,
+    model: Model = None,
+    config: Config = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    endpoint_url: Endpoint = None,
+    anonymous: Anonymous = None,
+    tile: TileSide = None,
+    overlap: Overlap = None,
+    retry_failed: RetryFailed = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option("--price-per-hour", min=0, help="of the machine or cluster, any currency")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Say what `segment` would do, how long it takes and what it costs. Changes nothing.
+
+    The time comes from earlier runs of the table; without any, a few images are segmented to find out.
+
+    **Example**
+
+        masklake plan s3://my-bucket/scans --table ./masks --price-per-hour 2.50
+    """
+    from pipeline.progress import reporter
+    from pipeline.quote import quote
+
+    settings = _settings(
+        config,
+        {
+            **_plan_options(source, table, model, include, exclude, endpoint_url, anonymous, tile, overlap),
+            "run.retry_failed": retry_failed,
+        },
+    )
+    progress = reporter()
+    try:
+        answer = quote(settings, price_per_hour, progress)
+    finally:
+        progress.close()
+    typer.echo(answer.to_json() if as_json else str(answer))
+
+
+def _plan_options(
+    source: str,
+    table: str | None,
+    model: str | None,
+    include: list[str] | None,
+    exclude: list[str] | None,
+    endpoint_url: str | None,
+    anonymous: bool | None,
+    tile: int | None,
+    overlap: int | None,
+) -> dict[str, Any]:
+    return {
+        "source.uri": source,
+        "table": table,
+        "model": model,
+        "source.include": tuple(include or ()),
+        "source.exclude": tuple(exclude or ()),
+        "storage.endpoint_url": endpoint_url,
+        "storage.anonymous": anonymous,
+        "tiling.side": tile,
+        "tiling.overlap": overlap,
+    }
+
+
+def _settings(file: Path | None, options: dict[str, Any]) -> "JobConfig":
+    from pipeline.config import load_config
+
+    try:
+        return load_config(file, options)
+    except ConfigError as error:
+        if "table is missing" in str(error):
+            raise typer.BadParameter(
+                "name the table to write: --table ./masks", param_hint="--table"
+            ) from error
+        raise
+
+
+# ---------------------------------------------------------------- the table
+
+
+@command("show")
+def show(
+    table: TableUri,
+    endpoint_url: Endpoint = None,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="write a contact sheet (PNG) here")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a table holds: rows, classes, failures, runs and newest commits.
+
+    **Example**
+
+        masklake show ./masks --sheet look.png
+    """
+    from pipeline import overview
+    from pipeline.table import Table
+
+    storage_config = _storage(endpoint_url)
+    opened = Table.open(table, storage_config)
+    facts = overview.overview(opened)
+    typer.echo(json.dumps(facts.to_dict(), indent=2) if as_json else str(facts))
+    if sheet is not None:
+        from pipeline.contact_sheet import contact_sheet
+
+        sheet.write_bytes(contact_sheet(opened, storage_config))
+        typer.echo(f"contact sheet: {sheet}")
+
+
+@command("failures")
+def failures(
+    table: TableUri,
+    run_id: Annotated[str | None, typer.Option("--run", help="of this run only")] = None,
+    endpoint_url: Endpoint = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object a line")] = False,
+    debug: Debug = False,
+) -> None:
+    """List the images that failed, each with stage and reason.
+
+    **Examples**
+
+        masklake failures ./masks
+        masklake failures ./masks --json | jq .uri
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table as Grid
+
+    from pipeline.overview import failed_rows
+    from pipeline.table import Table
+
+    rows = failed_rows(Table.open(table, _storage(endpoint_url)), run_id)
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row, default=str))
+        return
+    grid = Grid(box=SIMPLE_HEAD)
+    for title, ratio in (("image", 3), ("stage", 1), ("reason", 4), ("run", 2)):
+        grid.add_column(title, ratio=ratio, overflow="fold")
+    for row in rows:
+        reason = f"{row['type']}: {row['message']}"
+        grid.add_row(*(escape(_shown(text)) for text in (row["uri"], row["stage"], reason, row["run_id"])))
+    Console().print(grid if rows else "no failures")
+
+
+@command("drop-run")
+def drop_run(
+    table: TableUri,
+    run_id: Annotated[str, typer.Argument(help="as shown by masklake show")],
+    endpoint_url: Endpoint = None,
+    debug: Debug = False,
+) -> None:
+    """Delete every row of one run; its images will be done again by the next `segment`.
+
+    **Example**
+
+        masklake drop-run ./masks 20261122T020000Z-a1b2c3
+    """
+    from pipeline.table import Table
+
+    rows = Table.open(table, _storage(endpoint_url)).drop_run(run_id)
+    typer.echo(f"dropped {rows:,} rows of run {run_id}; masklake compact frees their space")
+
+
+@command("compact")
+def compact(
+    table: TableUri,
+    retention_hours: Annotated[
+        int, typer.Option("--retention-hours", min=0, help="keep files that were in use so recently")
+    ] = 168,
+    endpoint_url: Endpoint = None,
+    debug: Debug = False,
+) -> None:
+    """Merge small files, and remove those that no recent version of the table needs.
+
+    Parts that a killed run left behind go, too. A retention shorter than your longest run could remove the
+    parts of a run that is under way.
+
+    **Example**
+
+        masklake compact ./masks
+    """
+    from pipeline.table import Table
+
+    before, after, removed = Table.open(table, _storage(endpoint_url)).compact(retention_hours)
+    typer.echo(f"{before:,} files became {after:,}; {removed:,} old files were removed from the store")
+
+
+@command("demo")
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--folder", help="where the demo keeps bucket, table and picture")
+    ] = Path("demo"),
+    images: Annotated[int, typer.Option("--images", min=8, max=5000, help="images to make")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="of the images")] = 0,
+    debug: Debug = False,
+) -> int:
+    """Make a bucket of nuclei images, serve it over S3, segment it, and show the masks.
+
+    **Example**
+
+        masklake demo --images 50
+    """
+    from pipeline.demo.run import run_demo
+    from pipeline.progress import reporter
+
+    return run_demo(folder, images, seed, typer.echo, reporter)
+
+
+def _storage(endpoint_url: str | None) -> "StorageConfig":
+    from pipeline.config import StorageConfig
+
+    return StorageConfig(endpoint_url=endpoint_url)
+
+
+def _shown(text: str) -> str:
+    """Return text that is harmless on a terminal: what cannot be printed is escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"masklake {installed('masklake')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except SystemExit as ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Threads of the storage libraries that still read ahead can abort the interpreter while it winds
+        # down; all is committed by now, and the exit code must be ours.
+        os._exit(ended.code if isinstance(ended.code, int) else 1)

@@ -1,0 +1,158 @@
+"""What a job is told: one frozen section for each stage, filled from a TOML file and command-line options.
+
+A section is all that its stage gets to see. `Recipe` is the part of the configuration that decides a mask.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import ConfigError
+
+IMAGE_GLOBS = ("*.jpg", "*.jpeg", "*.png", "*.webp", "*.bmp", "*.gif", "*.tif", "*.tiff")
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StorageConfig(Section):
+    """How object stores are reached. Secrets are never here: they stay in the usual environment variables."""
+
+    endpoint_url: str | None = Field(None, description="S3-compatible endpoint; default AWS_ENDPOINT_URL")
+    anonymous: bool = Field(False, description="read public S3 buckets without credentials")
+    connections: int = Field(32, ge=1, le=1024, description="requests in flight, one process")
+    timeout: float = Field(60.0, gt=0, description="seconds for one object, retries included")
+
+
+class SourceConfig(Section):
+    """Which objects are images of this job."""
+
+    uri: str = Field(description="bucket prefix, folder, or manifest (.parquet, .csv, .txt) of URIs")
+    include: tuple[str, ...] = Field(IMAGE_GLOBS, description="globs, case-insensitive; one must match")
+    exclude: tuple[str, ...] = Field((), description="globs, case-insensitive; none may match")
+
+
+class DecodeConfig(Section):
+    """What the decoder accepts."""
+
+    max_pixels: int = Field(100_000_000, ge=1, description="width x height; larger images become failed rows")
+
+
+class TilingConfig(Section):
+    """How an image is cut for the network."""
+
+    side: int = Field(256, ge=32, le=8192, multiple_of=32, description="tile side in pixels")
+    overlap: int = Field(32, ge=0, multiple_of=32, description="pixels that neighbouring tiles share")
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> Self:
+        if self.overlap >= self.side:
+            raise ValueError(f"overlap must be smaller than side ({self.side} px), got {self.overlap} px")
+        return self
+
+
+class PredictConfig(Section):
+    """How the network is run. Changes speed, never which images are done."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is a GPU")
+    precision: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="auto: bfloat16 where the machine multiplies it natively"
+    )
+    tile_batch: int = Field(16, ge=1, le=4096, description="tiles in one forward pass")
+    threads: int = Field(0, ge=0, description="CPU threads of one actor; 0: all cores divided by actors")
+
+
+class RunConfig(Section):
+    """How Ray is used, and when to stop."""
+
+    ray_address: str | None = Field(None, description="a Ray cluster that is there; default: this machine")
+    actors: int = Field(0, ge=0, description="copies of the network; 0: one for each GPU, one without GPU")
+    block_images: int = Field(64, ge=1, le=4096, description="images that travel and are written together")
+    commit_seconds: float = Field(5.0, gt=0, description="seconds between commits")
+    stall_seconds: float = Field(600.0, gt=0, description="stop when nothing has moved for so long")
+    max_failed: float = Field(0.10, ge=0, le=1, description="share of failed images that still exits with 0")
+    retry_failed: bool = Field(False, description="try every failed image again, permanent failures too")
+
+
+class JobConfig(Section):
+    """Everything that `masklake segment` is told."""
+
+    source: SourceConfig
+    table: str = Field(description="Delta Lake table to append to: folder or bucket URI")
+    model: str = Field("nuclei", description="checkpoint folder, or the name of a shipped one")
+    storage: StorageConfig = StorageConfig()
+    decode: DecodeConfig = DecodeConfig()
+    tiling: TilingConfig = TilingConfig()
+    predict: PredictConfig = PredictConfig()
+    run: RunConfig = RunConfig()
+
+
+class Recipe(Section):
+    """What decides a mask, and nothing else: an image is done once the table has it for this recipe."""
+
+    checkpoint: str  # digest of the checkpoint, hex
+    classes: tuple[str, ...]  # names, in the order of the ids
+    side: int  # pixels
+    overlap: int  # pixels
+
+    @classmethod
+    def of(cls, checkpoint: str, classes: Sequence[str], tiling: TilingConfig) -> Self:
+        """Return the recipe of a checkpoint's digest, its class names and a way of tiling."""
+        return cls(checkpoint=checkpoint, classes=tuple(classes), side=tiling.side, overlap=tiling.overlap)
+
+    @property
+    def id(self) -> str:
+        """Return 16 hex digits that are equal exactly when the recipes are."""
+        text = json.dumps(self.model_dump(), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def load_config(file: Path | None, options: Mapping[str, Any]) -> JobConfig:
+    """Return the configuration of `file`, with `options` (dotted name: value; None is not given) on top.
+
+    Raises ConfigError that names the file and the field.
+    """
+    tree: dict[str, Any] = {}
+    if file is not None:
+        try:
+            tree = tomllib.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"--config: there is no file {file}") from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"--config: {file} is not readable as TOML: {error}") from error
+    for name, value in options.items():
+        if value is not None and value != ():
+            _put(tree, name.split("."), value)
+    try:
+        return JobConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{file or 'options'}: {_one_line(error)}") from error
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for depth, name in enumerate(path[:-1]):
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--config: {'.'.join(path[: depth + 1])} must be a section, got {tree!r}")
+    tree[path[-1]] = value
+
+
+def _one_line(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors(include_url=False):
+        name = ".".join(str(part) for part in problem["loc"]) or "configuration"
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"{name} is not a known key")
+        elif problem["type"] == "missing":
+            problems.append(f"{name} is missing")
+        else:
+            problems.append(f"{name}: {problem['msg']}, got {problem['input']!r}")
+    return "; ".join(problems)

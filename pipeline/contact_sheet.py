@@ -1,0 +1,442 @@
+"""The picture of a result: a dozen images with their masks and attention maps, and what failed, as one PNG.
+
+Names and messages are other people's text: what is not plain is shown as an escape or an empty box.
+
+Shape suffixes: H, W height and width in pixels; C channels (RGB).
+"""
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from pipeline import storage
+from pipeline.config import DecodeConfig, StorageConfig
+from pipeline.decode import decode
+from pipeline.encode import decode_mask
+from pipeline.errors import ImageError, MasklakeError
+from pipeline.report import count_rows
+from pipeline.table import Table
+
+Colour = tuple[int, int, int]
+
+MAX_BYTES: Final = 3_000_000  # of the PNG: beyond, it is reduced to 256 colours
+CANDIDATE_ROWS: Final = 1000  # images are picked from whole files that hold at least so many rows,
+CANDIDATE_FILES: Final = 4  # and from so many files, so that a large table is not read as a whole
+STRATUM_ROWS: Final = 256  # of similar confidence, among which the size decides
+FAILURES: Final = 10  # failed images that are named
+
+# The grid, in pixels: made to be shown at half its size.
+TILE, TILE_GAP = 232, 8
+GROUP: Final = 3 * TILE + 2 * TILE_GAP  # image, mask, attention
+COLUMNS, COLUMN_GAP = 3, 56
+MARGIN: Final = 72
+WIDTH: Final = 2 * MARGIN + COLUMNS * GROUP + (COLUMNS - 1) * COLUMN_GAP
+HEADER, HEADING, GROUP_HEIGHT, LINE = 224, 40, TILE + 128, 42
+TITLE_SIZE, TEXT_SIZE, SMALL_SIZE = 44, 27, 23
+
+PAPER, INK, FAINT, RULE = (252, 252, 250), (28, 32, 38), (98, 106, 116), (216, 218, 220)
+BLANK: Final = (232, 233, 235)  # a tile that has nothing to show
+ALARM: Final = (166, 34, 20)
+DIM, BRIGHT, MAX_GAIN = 100, 220, 10  # images whose brightest places are below DIM are shown brighter
+FILL, OUTLINE = 0.18, 2  # opacity of a mask's area; width of its outline in pixels
+# Okabe and Ito's colours, which everyone tells apart, for classes whose own colour is a grey, as photos are.
+VIVID: Final[Sequence[Colour]] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (213, 94, 0),
+    (204, 121, 167),
+    (240, 228, 66),
+)
+# Nine colours of viridis (van der Walt and Smith); the rest is interpolated.
+VIRIDIS: Final = (
+    (68, 1, 84),
+    (71, 44, 122),
+    (59, 81, 139),
+    (44, 113, 142),
+    (33, 144, 141),
+    (39, 173, 129),
+    (92, 200, 99),
+    (170, 220, 50),
+    (253, 231, 37),
+)
+
+
+def contact_sheet(
+    table: Table, storage_config: StorageConfig, *, run_id: str | None = None, count: int = 12
+) -> bytes:
+    """Return a PNG of up to `count` images of a run (None: of all runs), from most to least confident.
+
+    The choice is spread over confidence and image sizes, and is the same each time as long as the table is.
+    A source that is gone or changed leaves its tile grey. Raises StorageError if the table cannot be read.
+    """
+    rows = _read(table, _choose(table, run_id, count), storage_config)
+    counts = count_rows(table, run_id)
+    failures = _failures(table, run_id)
+    uris = [row["uri"] for row in (*rows, *failures[:FAILURES])]
+    common = os.path.commonprefix(uris)  # noqa: RUF071 - by characters is right: it is cut at a slash
+    folder = common[: common.rfind("/") + 1]
+    described = {name: _class_names(table, name) for name in {row["run_id"] for row in rows}}
+
+    grid_height = -(-len(rows) // COLUMNS) * GROUP_HEIGHT + HEADING if rows else 2 * LINE
+    shown = min(len(failures), FAILURES)
+    lines = shown + (len(failures) > shown) + 2 if failures else 0
+    sheet = _Sheet(HEADER + grid_height + lines * LINE + MARGIN)
+    sheet.title(table.uri, _subtitle(run_id, rows, counts, folder))
+    if rows:
+        colours = _class_colours(rows[0]["mask"]["bytes"])
+        sheet.legend(described[rows[0]["run_id"]], colours, has_map=any(row["attention_map"] for row in rows))
+    else:
+        sheet.text((MARGIN, HEADER), "no image has a mask yet", TEXT_SIZE, FAINT)
+    for index, (row, source) in enumerate(zip(rows, _sources(rows, storage_config), strict=True)):
+        line, column = divmod(index, COLUMNS)
+        left, top = MARGIN + column * (GROUP + COLUMN_GAP), HEADER + HEADING + line * GROUP_HEIGHT
+        if line == 0:
+            sheet.headings(left, top - HEADING)
+        sheet.group(left, top, row, source, row["uri"][len(folder) :], described[row["run_id"]])
+    sheet.failures(HEADER + grid_height, failures, folder)
+    return sheet.png()
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+def _choose(table: Table, run_id: str | None, count: int) -> list[tuple[str, str]]:
+    """Return (data file, image id) of a varied choice of rows with a mask, found without reading a mask."""
+    columns = ["__filename", "image_id", "confidence", "width", "height"]
+    rows = table.rows(columns, run_id=run_id, where=ds.field("status") == "ok")
+    rows = rows.filter(pc.is_in(rows["__filename"], pa.array(_some_files(rows["__filename"]), pa.string())))
+    rows = rows.sort_by([("confidence", "descending"), ("image_id", "ascending")])
+    files, ids = rows["__filename"].to_pylist(), rows["image_id"].to_pylist()
+    sizes = list(zip(rows["width"].to_pylist(), rows["height"].to_pylist(), strict=True))
+    shown: Counter[tuple[int, int]] = Counter()
+    chosen = []
+    for stratum in np.array_split(np.arange(len(ids)), max(1, min(count, len(ids)))):
+        if stratum.size:
+            some = stratum[:: -(-stratum.size // STRATUM_ROWS)]
+            row = min(some, key=lambda i: (shown[sizes[i]], ids[i]))  # ids are hashes: a fair lot
+            shown[sizes[row]] += 1
+            chosen.append((files[row], ids[row]))
+    return chosen
+
+
+def _some_files(names: pa.ChunkedArray) -> list[str]:
+    """Return data files that hold enough rows to pick from; their random names make it a fair sample."""
+    counted = {item["values"]: item["counts"] for item in pc.value_counts(names).to_pylist()}
+    files: list[str] = []
+    rows = 0
+    for name in sorted(counted, key=lambda name: name.rpartition("/")[2]):
+        if rows >= CANDIDATE_ROWS and len(files) >= CANDIDATE_FILES:
+            break
+        files.append(name)
+        rows += counted[name]
+    return files
+
+
+def _read(
+    table: Table, chosen: Sequence[tuple[str, str]], storage_config: StorageConfig
+) -> list[dict[str, Any]]:
+    """Return the chosen rows, each with its run_id. Reads whole data files, one at a time."""
+    columns = ["image_id", "uri", "etag", "width", "height", "mask", "class_pixels"]
+    columns += ["confidence", "attention_map"]
+    found = {}
+    for name in {name for name, _ in chosen}:
+        ids = [image_id for other, image_id in chosen if other == name]
+        file = pa.BufferReader(storage.read(f"{table.uri}/{name}", storage_config))
+        run_id = name.partition("run_id=")[2].partition("/")[0]
+        for row in pq.read_table(file, columns=columns, filters=pc.field("image_id").isin(ids)).to_pylist():
+            found[name, row["image_id"]] = {**row, "run_id": run_id}
+    return [found[key] for key in chosen]
+
+
+def _failures(table: Table, run_id: str | None) -> list[dict[str, str]]:
+    """Return uri, stage and message of failed images, those first that differ in their reason."""
+    columns = {"uri": ds.field("uri")}
+    columns |= {name: ds.field("error", name) for name in ("stage", "type", "message")}
+    rows = table.rows(columns, run_id=run_id, where=ds.field("status") == "failed").sort_by("uri").to_pylist()
+    seen: Counter[tuple[str, str]] = Counter()
+    ranks = []
+    for row in rows:
+        ranks.append(seen[row["stage"], row["type"]])
+        seen[row["stage"], row["type"]] += 1
+    return [row for _, row in sorted(zip(ranks, rows, strict=True), key=lambda pair: pair[0])]
+
+
+def _class_names(table: Table, run_id: str) -> list[str]:
+    described = table.read_run_file(run_id, "config.json")
+    try:
+        return [str(name) for name in json.loads(described or b"")["recipe"]["classes"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _sources(
+    rows: Sequence[Mapping[str, Any]], storage_config: StorageConfig
+) -> list[NDArray[np.uint8] | None]:
+    """Return each row's image as (H, W, 3), or None if it is gone, changed, or not readable."""
+    try:
+        contents = storage.read_many([(row["uri"], row["etag"]) for row in rows], storage_config)
+    except MasklakeError:  # the source's store is gone as a whole
+        return [None] * len(rows)
+    return [_source(row, content, storage_config) for row, content in zip(rows, contents, strict=True)]
+
+
+def _source(
+    row: Mapping[str, Any], content: bytes | ImageError, storage_config: StorageConfig
+) -> NDArray[np.uint8] | None:
+    if isinstance(content, ImageError):
+        return None
+    if row["uri"].startswith("file://"):  # stores compare the ETag when they are read, folders do not
+        (info,) = storage.stat_many([row["uri"]], storage_config)
+        if info is None or info.etag != row["etag"]:
+            return None
+    try:
+        image_HWC = decode(content, channels=3, max_pixels=DecodeConfig().max_pixels)
+    except ImageError:
+        return None
+    return image_HWC if image_HWC.shape[:2] == (row["height"], row["width"]) else None
+
+
+def _subtitle(
+    run_id: str | None, rows: Sequence[Mapping[str, Any]], counts: Mapping[str, int], folder: str
+) -> str:
+    runs = {row["run_id"] for row in rows}
+    run = run_id or (next(iter(runs)) if len(runs) == 1 else "")
+    masks, failed = counts.get("ok", 0), counts.get("failed", 0)
+    facts = [f"run {run}" if run else "all runs", f"{masks:,} masks", f"{failed:,} failed"]
+    if len(rows) < masks:
+        facts.append(f"{len(rows)} shown, from most to least confident")
+    return " · ".join([*facts, f"images in {folder}"] if folder else facts)
+
+
+# ---------------------------------------------------------------- drawing
+
+
+class _Sheet:
+    """The picture while it is drawn. Positions are (x, y) in pixels."""
+
+    def __init__(self, height: int) -> None:
+        self._image = Image.new("RGB", (WIDTH, height), PAPER)
+        self._pen = ImageDraw.Draw(self._image)
+
+    def text(
+        self, at: tuple[int, int], text: str, size: int, colour: Colour = INK, width: int = WIDTH - 2 * MARGIN
+    ) -> int:
+        """Write one line, shortened in the middle to `width`, and return its own width."""
+        font = _font(size)
+        line = shorten(plain(text), font, width)
+        self._pen.text(at, line, colour, font)
+        return round(font.getlength(line))
+
+    def title(self, table: str, facts: str) -> None:
+        """Write what the sheet shows."""
+        self.text((MARGIN, 56), table, TITLE_SIZE)
+        self.text((MARGIN, 120), facts, TEXT_SIZE, FAINT)
+
+    def legend(self, names: Sequence[str], colours: NDArray[np.uint8], *, has_map: bool) -> None:
+        """Explain the colours, in one line."""
+        x, y = MARGIN, 168
+        for index, name in list(enumerate(names))[1:]:
+            if x > WIDTH // 2:
+                self.text((x, y), "…", SMALL_SIZE, FAINT)
+                break
+            colour = _colour(colours[index])
+            self._pen.rounded_rectangle((x, y + 2, x + 22, y + 24), 4, colour)
+            x += 32 + self.text((x + 32, y), name, SMALL_SIZE, width=GROUP // 2) + 32
+        if has_map:
+            bar = Image.fromarray(_viridis(np.tile(np.arange(256, dtype=np.uint8), (22, 1))))
+            label = "attention that a place receives:  low"
+            left = WIDTH - MARGIN - 46 - 12 - bar.width
+            width = round(_font(SMALL_SIZE).getlength(label))
+            self.text((left - 12 - width, y), label, SMALL_SIZE, FAINT)
+            self._image.paste(bar, (left, y + 2))
+            self.text((left + bar.width + 12, y), "high", SMALL_SIZE, FAINT)
+
+    def headings(self, left: int, top: int) -> None:
+        """Write what the three tiles of a group are."""
+        for index, name in enumerate(("image", "mask", "attention")):
+            self.text((left + index * (TILE + TILE_GAP), top), name, SMALL_SIZE, FAINT)
+
+    def group(
+        self,
+        left: int,
+        top: int,
+        row: Mapping[str, Any],
+        source_HWC: NDArray[np.uint8] | None,
+        name: str,
+        classes: Sequence[str],
+    ) -> None:
+        """Draw one image: its three tiles and its caption."""
+        gain = 1 if source_HWC is None else _gain(source_HWC)
+        image = None if source_HWC is None else _fitted(Image.fromarray(source_HWC)).point(lambda v: v * gain)
+        second, third = left + TILE + TILE_GAP, left + 2 * (TILE + TILE_GAP)
+        self._tile(left, top, image, "source not available")
+        self._tile(second, top, _overlay(row["mask"]["bytes"], image), "mask not readable")
+        self._tile(third, top, _attention(row), "no attention map")
+        self.text((left, top + TILE + 12), name, TEXT_SIZE, width=GROUP)
+        facts = [f"{row['width']} x {row['height']} px", f"confidence {row['confidence'] or 0:.1%}"]
+        facts += _shares(row["class_pixels"] or [], classes)
+        facts += [f"{gain}x brighter"] if gain > 1 else []
+        self.text((left, top + TILE + 48), " · ".join(facts), SMALL_SIZE, FAINT, GROUP)
+
+    def _tile(self, left: int, top: int, image: Image.Image | None, otherwise: str) -> None:
+        self._pen.rectangle((left, top, left + TILE - 1, top + TILE - 1), BLANK)
+        if image is None:
+            font = _font(SMALL_SIZE)
+            self._pen.text((left + TILE / 2, top + TILE / 2), otherwise, FAINT, font, anchor="mm")
+        else:
+            self._image.paste(image, (left + (TILE - image.width) // 2, top + (TILE - image.height) // 2))
+
+    def failures(self, top: int, failures: Sequence[Mapping[str, str]], folder: str) -> None:
+        """List failed images with stage and reason."""
+        if not failures:
+            return
+        self._pen.line((MARGIN, top, WIDTH - MARGIN, top), RULE, 2)
+        images = "1 image" if len(failures) == 1 else f"{len(failures):,} images"
+        self.text((MARGIN, top + LINE // 2), f"{images} failed", TEXT_SIZE, ALARM)
+        stage, message = MARGIN + GROUP + COLUMN_GAP, MARGIN + GROUP + COLUMN_GAP + 120
+        for index, row in enumerate(failures[:FAILURES]):
+            y = top + LINE * (index + 2)
+            self.text((MARGIN, y), row["uri"][len(folder) :], SMALL_SIZE, width=GROUP)
+            self.text((stage, y), row["stage"], SMALL_SIZE, FAINT, 108)
+            self.text((message, y), row["message"], SMALL_SIZE, FAINT, WIDTH - MARGIN - message)
+        if len(failures) > FAILURES:
+            more = f"and {len(failures) - FAILURES:,} more"
+            self.text((MARGIN, top + LINE * (FAILURES + 2)), more, SMALL_SIZE, FAINT)
+
+    def png(self) -> bytes:
+        """Return the finished picture."""
+        for image in (self._image, self._image.quantize(256, dither=Image.Dither.NONE)):
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG", optimize=True)
+            if buffer.tell() <= MAX_BYTES:
+                break
+        return buffer.getvalue()
+
+
+def _fitted(image: Image.Image, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+    """Return the image at the size at which it fills a tile, one way at least."""
+    scale = TILE / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), resample)
+
+
+def _gain(image_HWC: NDArray[np.uint8]) -> int:
+    """Return by how much a dim image has to be brightened to be seen: 1 for most images."""
+    peak = max(1.0, float(np.percentile(image_HWC.max(axis=2), 99.5)))
+    return 1 if peak >= DIM else min(MAX_GAIN, int(BRIGHT / peak))
+
+
+def _overlay(png: bytes, image: Image.Image | None) -> Image.Image | None:
+    """Return the image with its mask on top; class 0 is left as it is."""
+    try:
+        mask = _fitted(Image.fromarray(decode_mask(png)), Image.Resampling.NEAREST)
+    except ImageError:
+        return None
+    image = image or Image.new("RGB", mask.size, BLANK)
+    labels_HW = np.asarray(mask)
+    inside_HW = labels_HW > 0
+    for _ in range(OUTLINE):
+        padded = np.pad(labels_HW * inside_HW, 1, mode="edge")
+        height, width = labels_HW.shape
+        for y, x in ((0, 1), (2, 1), (1, 0), (1, 2)):
+            inside_HW = inside_HW & (padded[y : y + height, x : x + width] == labels_HW)
+    opacity = np.where(inside_HW, FILL, labels_HW > 0)[:, :, None]
+    blended = np.asarray(image) * (1 - opacity) + _class_colours(png)[labels_HW] * opacity
+    return Image.fromarray(blended.round().astype(np.uint8))
+
+
+def _attention(row: Mapping[str, Any]) -> Image.Image | None:
+    """Return the attention map in colours, at the size of the image."""
+    try:
+        values = Image.fromarray(decode_mask(row["attention_map"]["bytes"]))  # 8-bit grey is read as it is
+    except (TypeError, ImageError):  # a network without attention has no map
+        return None
+    scale = TILE / max(row["width"], row["height"])
+    size = max(1, round(row["width"] * scale)), max(1, round(row["height"] * scale))
+    return Image.fromarray(_viridis(np.asarray(values.resize(size, Image.Resampling.BICUBIC))))
+
+
+def _viridis(values_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (H, W, 3) colours: 0 is dark violet, 255 yellow; equal steps look equal."""
+    anchors = np.linspace(0, 255, len(VIRIDIS))
+    channels = [np.interp(np.arange(256), anchors, [c[i] for c in VIRIDIS]) for i in range(3)]
+    colours: NDArray[np.uint8] = np.stack(channels, axis=-1).round().astype(np.uint8)
+    return colours[values_HW]
+
+
+def _class_colours(png: bytes) -> NDArray[np.uint8]:
+    """Return the (256, 3) colours of the mask's classes: its palette's, with vivid ones for greys."""
+    colours = np.resize(np.array(VIVID, np.uint8), (256, 3))
+    try:
+        palette = PngImagePlugin.PngImageFile(io.BytesIO(png)).getpalette() or []
+    except (OSError, SyntaxError, ValueError):
+        palette = []
+    own = np.array(palette, np.uint8).reshape(-1, 3)
+    vivid = np.ptp(own, axis=1) >= 32
+    colours[1 : len(own)][vivid[1:]] = own[1:][vivid[1:]]
+    return colours
+
+
+def _colour(values: NDArray[np.uint8]) -> Colour:
+    red, green, blue = values.tolist()
+    return red, green, blue
+
+
+def _shares(class_pixels: Sequence[int], classes: Sequence[str]) -> list[str]:
+    """Return the image's share of its largest classes but the background, two at most."""
+    whole = max(1, sum(class_pixels))
+    largest = sorted(range(1, len(class_pixels)), key=lambda index: -class_pixels[index])[:2]
+    names = [classes[index] if index < len(classes) else f"class {index}" for index in largest]
+    return [f"{name} {class_pixels[index] / whole:.1%}" for name, index in zip(names, largest, strict=True)]
+
+
+# ---------------------------------------------------------------- text
+
+
+def plain(text: str) -> str:
+    """Return text that draws as it reads, in one line and from left to right.
+
+    What does not print (control characters, line ends, marks that turn the direction) becomes its escape;
+    letters that the font lacks become boxes.
+    """
+    return "".join(
+        char if " " <= char <= "~" or char in "·…" else "\u25a1" if char.isprintable() else ascii(char)[1:-1]
+        for char in text
+    )
+
+
+def shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Return text that is at most `width` pixels wide, with an ellipsis in the middle if need be."""
+    if font.getlength(text) <= width:
+        return text
+    fits, too_long = 0, len(text)
+    while too_long - fits > 1:
+        kept = (fits + too_long) // 2
+        if font.getlength(_middle_cut(text, kept)) <= width:
+            fits = kept
+        else:
+            too_long = kept
+    return _middle_cut(text, fits)
+
+
+def _middle_cut(text: str, kept: int) -> str:
+    return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise MasklakeError("pictures need Pillow with FreeType, as its own wheels have it")
+    return font

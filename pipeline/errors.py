@@ -1,0 +1,82 @@
+"""Every error that masklake raises on purpose.
+
+MasklakeError                  the command ends with this one line; `--debug` shows the traceback
+├── ConfigError                an option or a field of the TOML file is wrong: mend it and run again
+├── StorageError               a bucket, prefix or endpoint as a whole cannot be used
+├── ModelError                 the checkpoint cannot be loaded, or does not fit the images
+├── TableError                 the table is missing, is something else, or has another schema
+│   └── ConcurrentRunError     another command wrote to the table in mid-run; nothing of it is lost
+├── StalledError               nothing moved for the stall timeout
+├── InterruptedRun             Ctrl-C or SIGTERM: no fault, what was finished is committed
+└── ImageError                 one image is at fault: becomes its `failed` row, its neighbours go on
+    ├── FetchError             transient: the next run tries the image again
+    ├── DecodeError            permanent: waits for a new version of the object, or --retry-failed
+    ├── LimitError             permanent: over the pixel limit
+    └── PredictError           permanent: the network failed on it
+"""
+
+
+class MasklakeError(Exception):
+    """Base of all: the message is one line that says what was expected, what came and what to do."""
+
+
+class ConfigError(MasklakeError):
+    """An option or a configuration field has a value that cannot be used."""
+
+
+class StorageError(MasklakeError):
+    """A bucket, prefix, endpoint or credential cannot be used; no single image is at fault."""
+
+
+class ModelError(MasklakeError):
+    """A checkpoint cannot be loaded, or does not fit the images."""
+
+
+class TableError(MasklakeError):
+    """The table is missing, is something else, or has another schema."""
+
+
+class ConcurrentRunError(TableError):
+    """Another command committed to the table while this one was running."""
+
+
+class StalledError(MasklakeError):
+    """Nothing moved for longer than the stall timeout."""
+
+
+class InterruptedRun(MasklakeError):  # noqa: N818 - not a fault: the user asked for it
+    """Ctrl-C or SIGTERM ended the run; what was finished is committed."""
+
+    def __init__(self, signum: int, text: str) -> None:
+        super().__init__(text)
+        self.exit_code = 128 + signum
+
+
+class ImageError(MasklakeError):
+    """One image is at fault. `stage` names the stage for the image's row."""
+
+    stage = "unknown"
+
+
+class FetchError(ImageError):
+    """The object's bytes could not be read. Transient: the next run tries it again."""
+
+    stage = "fetch"
+
+
+class DecodeError(ImageError):
+    """The bytes are not an image that is read here. Permanent for this version of the object."""
+
+    stage = "decode"
+
+
+class LimitError(ImageError):
+    """The image is over the pixel limit. Permanent for this version of the object."""
+
+    stage = "limit"
+
+
+class PredictError(ImageError):
+    """The network failed on this image. Permanent for this version of the object."""
+
+    stage = "predict"

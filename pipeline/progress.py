@@ -1,0 +1,175 @@
+"""What a person sees while a job runs: a bar on a terminal, else a line every ten seconds.
+
+Fed by commits: an image counts once its row is in the table.
+"""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+LINE_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Images committed so far, and the rate since the first of them could have been."""
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def rate(self) -> float:
+        """Images a second."""
+        return self.done / max(1e-9, time.monotonic() - self.started)
+
+    def __str__(self) -> str:
+        left = (self.total - self.done) / self.rate if self.done else None
+        return (
+            f"{self.done:,} of {self.total:,} images, {self.rate:.1f} images/s, {self.failed:,} failed, "
+            f"{'time left unknown' if left is None else duration(left) + ' left'}"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them: 48 s, 12 min 5 s, 3 h 20 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Reporter(Protocol):
+    """Hears of a job's steps, in this order; `say` may come at any time."""
+
+    def say(self, text: str) -> None:
+        """One line worth reading."""
+
+    def listed(self, images: int) -> None:
+        """So many images were found up to now."""
+
+    def started(self, total: int) -> None:
+        """So many images will be done."""
+
+    def committed(self, images: int, failed: int) -> None:
+        """So many more rows are in the table, `failed` of them failures."""
+
+    def tick(self) -> None:
+        """Time has passed."""
+
+    def close(self) -> None:
+        """The job is over, well or not."""
+
+
+class Lines:
+    """Plain lines, for logs."""
+
+    def __init__(self, console: Console, every: float = LINE_SECONDS) -> None:
+        self._console, self._every = console, every
+        self._last = time.monotonic()
+        self._tally: Tally | None = None
+        self._listed = 0
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def listed(self, images: int) -> None:
+        """Print the count when it is time."""
+        self._listed = images
+        if self._due():
+            self.say(f"listing: {images:,} images so far")
+
+    def started(self, total: int) -> None:
+        """Begin to count."""
+        self._tally = Tally(total)
+
+    def committed(self, images: int, failed: int) -> None:
+        """Add to the count."""
+        if self._tally:
+            self._tally.done += images
+            self._tally.failed += failed
+        self.tick()
+
+    def tick(self) -> None:
+        """Print the count when it is time."""
+        if self._tally and self._due():
+            self.say(str(self._tally))
+
+    def _due(self) -> bool:
+        if time.monotonic() - self._last < self._every:
+            return False
+        self._last = time.monotonic()
+        return True
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class Bar:
+    """A progress bar at the foot of a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("listing", total=None, detail="")
+        self._tally: Tally | None = None
+        self._progress.start()
+
+    def say(self, text: str) -> None:
+        """Print one line above the bar."""
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def listed(self, images: int) -> None:
+        """Show the count."""
+        self._progress.update(self._task, completed=images, detail="images found")
+
+    def started(self, total: int) -> None:
+        """Turn to counting rows."""
+        self._tally = Tally(total)
+        self._progress.reset(self._task, total=total, description="segment", detail="starting Ray")
+
+    def committed(self, images: int, failed: int) -> None:
+        """Move the bar."""
+        if self._tally:
+            self._tally.done += images
+            self._tally.failed += failed
+            left = (self._tally.total - self._tally.done) / max(1e-9, self._tally.rate)
+            detail = f"{self._tally.rate:.1f} images/s, {self._tally.failed} failed, {duration(left)} left"
+            self._progress.update(self._task, completed=self._tally.done, detail=detail)
+
+    def tick(self) -> None:
+        """The bar turns by itself."""
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+
+def reporter(console: Console | None = None) -> Reporter:
+    """Return a bar where standard error is a terminal, else lines."""
+    console = console or Console(stderr=True)
+    return Bar(console) if console.is_terminal and sys.stderr.isatty() else Lines(console)

@@ -1,0 +1,150 @@
+"""What a run would do, how long it would take and what it would cost. Changes nothing."""
+
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.blocks import SegmentBlock, fetch_and_decode
+from pipeline.config import JobConfig, Recipe
+from pipeline.inventory import check_places, make_plan, nothing_seen
+from pipeline.progress import Reporter, duration
+from pipeline.registry import fetch_checkpoint
+from pipeline.table import Table
+
+SAMPLE_IMAGES = 8  # that are segmented to find the speed, where no earlier run tells it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """The answer of `masklake plan`. Counts are images."""
+
+    source: str
+    table: str
+    recipe: str
+    listed: int
+    listed_bytes: int
+    skipped_objects: int
+    done: int
+    new: int
+    changed: int
+    retried: int
+    todo: int
+    todo_bytes: int
+    images_per_second: float | None  # None: nothing to do
+    measured: str  # where the speed comes from
+    seconds: float
+    cost: float | None  # in the currency of --price-per-hour
+
+    def to_json(self) -> str:
+        """Return the quote as JSON."""
+        return json.dumps(asdict(self), indent=2)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.source}",
+            f"  images     {self.listed:,} ({_size(self.listed_bytes)}); "
+            f"{self.skipped_objects:,} other objects",
+            f"  done       {self.done:,} are in {self.table} for recipe {self.recipe}",
+            f"  to do      {self.todo:,} ({_size(self.todo_bytes)}): "
+            f"{self.new:,} new, {self.changed:,} changed, {self.retried:,} failed before",
+        ]
+        if self.images_per_second:
+            lines.append(
+                f"  time       about {duration(self.seconds)} at {self.images_per_second:.1f} images/s "
+                f"({self.measured})"
+            )
+        if self.cost is not None:
+            lines.append(f"  cost       about {self.cost:,.2f}")
+        return "\n".join(lines)
+
+
+def quote(config: JobConfig, price_per_hour: float | None, reporter: Reporter) -> Quote:
+    """Return what `segment` would do with this configuration. Raises MasklakeError as `segment` would."""
+    check_places(config.source.uri, config.table)
+    files = fetch_checkpoint(config.model, config.storage)
+    checkpoint = files.load()
+    recipe = Recipe.of(checkpoint.digest, [c.name for c in checkpoint.classes], config.tiling)
+    table = Table.open(config.table, config.storage) if Table.exists(config.table, config.storage) else None
+    with tempfile.TemporaryDirectory(prefix="masklake-") as folder:
+        plan = make_plan(
+            config.source,
+            config.storage,
+            table.done(recipe.id) if table else nothing_seen(),
+            Path(folder),
+            retry_failed=config.run.retry_failed,
+            progress=reporter.listed,
+        )
+        speed, measured = None, "nothing to do"
+        if plan.todo:
+            speed = _earlier_speed(table, recipe.id) if table else None
+            measured = "as in the last run of this recipe"
+            if speed is None:
+                reporter.say(f"segmenting {min(SAMPLE_IMAGES, plan.todo)} images to find the speed")
+                speed = _sample_speed(
+                    plan.file,
+                    config,
+                    SegmentBlock(
+                        config.model, checkpoint.digest, config.storage, config.predict, config.tiling
+                    ),
+                )
+                measured = f"measured on {min(SAMPLE_IMAGES, plan.todo)} images, on this machine"
+    seconds = plan.todo / speed if speed else 0.0
+    return Quote(
+        source=storage.canonical(config.source.uri),
+        table=storage.canonical(config.table),
+        recipe=recipe.id,
+        listed=plan.listed,
+        listed_bytes=plan.listed_bytes,
+        skipped_objects=plan.skipped,
+        done=plan.done,
+        new=plan.new,
+        changed=plan.changed,
+        retried=len(plan.retried),
+        todo=plan.todo,
+        todo_bytes=plan.todo_bytes,
+        images_per_second=speed,
+        measured=measured,
+        seconds=seconds,
+        cost=None if price_per_hour is None else seconds / 3600 * price_per_hour,
+    )
+
+
+def _earlier_speed(table: Table, recipe: str) -> float | None:
+    """Return images/s of the newest finished run of this recipe."""
+    for run_id in reversed(table.run_ids()):
+        summary = table.read_run_file(run_id, "summary.json")
+        described = table.read_run_file(run_id, "config.json")
+        if summary and described and Recipe(**json.loads(described)["recipe"]).id == recipe:
+            return float(json.loads(summary)["images_per_second"])
+    return None
+
+
+def _sample_speed(plan_file: Path, config: JobConfig, actor: SegmentBlock) -> float:
+    """Return images/s of one actor on images spread over the plan, fetched and decoded as in a run."""
+    rows = pq.read_table(plan_file)
+    step = max(1, rows.num_rows // SAMPLE_IMAGES)
+    sample = rows.take(list(range(0, rows.num_rows, step))[:SAMPLE_IMAGES])
+    decoded = list(
+        fetch_and_decode(
+            sample, storage_config=config.storage, decode_config=config.decode, channels=actor.channels
+        )
+    )
+    actor(decoded[0])  # the first call compiles kernels and warms caches
+    started = time.perf_counter()
+    for block in decoded:
+        actor(block)
+    images: int = sample.num_rows
+    return images / max(1e-9, time.perf_counter() - started)
+
+
+def _size(size: float) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

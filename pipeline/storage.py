@@ -1,0 +1,506 @@
+"""Object stores and folders: list, read many, write one. The only file that knows fsspec.
+
+A URI is `scheme://path`, taken literally: nothing in an object's name is ever parsed, expanded or decoded.
+Local paths become `file:///absolute/path`.
+"""
+
+import asyncio
+import contextlib
+import os
+import queue
+import shutil
+import threading
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+import fsspec.asyn
+
+from pipeline.config import StorageConfig
+from pipeline.errors import FetchError, StorageError
+
+LISTERS = 16  # prefixes that are listed at the same time
+TRIES = 4  # of one object, with a pause that doubles from 0.2 s
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One version of one object. `etag` changes whenever the content does."""
+
+    uri: str
+    etag: str  # the store's ETag; local files: size-mtime_ns
+    size: int  # bytes
+    last_modified: datetime | None
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Return (scheme, path) of a URI or a local path. Bucket and key stay together in the path."""
+    scheme, found, path = uri.partition("://")
+    if not found:
+        return "file", str(Path(uri).expanduser().absolute())
+    return scheme.lower(), path
+
+
+def canonical(uri: str) -> str:
+    """Return the one spelling of a prefix or table address: absolute, without a slash at the end."""
+    scheme, path = split(uri)
+    return f"{scheme}://{path.rstrip('/') or '/'}"
+
+
+def filesystem(uri: str, config: StorageConfig) -> Any:
+    """Return the fsspec file system that serves `uri`. Raises StorageError where there is none."""
+    scheme, _ = split(uri)
+    options: dict[str, Any] = {}
+    if scheme in ("s3", "s3a"):
+        options = {
+            "anon": config.anonymous,
+            "endpoint_url": config.endpoint_url,
+            "use_listings_cache": False,
+            "config_kwargs": {
+                "max_pool_connections": config.connections,
+                "connect_timeout": min(10.0, config.timeout),
+                "read_timeout": config.timeout,
+                "retries": {"max_attempts": 2, "mode": "standard"},
+            },
+        }
+    try:
+        return fsspec.filesystem(scheme, **options)
+    except ImportError as error:
+        extra = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}.get(scheme)
+        remedy = f"pip install 'masklake[{extra}]'" if extra else "install the fsspec package that serves it"
+        raise StorageError(f"{uri}: {scheme}:// needs a package that is not here: {remedy}") from error
+    except ValueError as error:
+        raise StorageError(
+            f"{uri}: no file system serves {scheme}://; use s3, gs, az, https or file"
+        ) from error
+
+
+# ---------------------------------------------------------------- list
+
+
+def list_objects(uri: str, config: StorageConfig) -> Iterator[list[ObjectInfo]]:
+    """Yield pages of all objects under a prefix or folder, or the one object that `uri` names.
+
+    Prefixes one level down are listed at the same time; pages come in no fixed order.
+    Raises StorageError if the bucket or folder is missing, forbidden or out of reach.
+    """
+    scheme, path = split(uri)
+    fs = filesystem(uri, config)
+    lister = {"s3": _list_s3, "file": _list_local}.get(scheme, _list_walk)
+    found = False
+    try:
+        for page in lister(fs, path):
+            found = found or bool(page)
+            yield page
+        if not found and (single := _stat(fs, scheme, uri)):
+            yield [single]
+    except Exception as error:
+        raise explain(error, uri) from error
+
+
+def stat_many(uris: Sequence[str], config: StorageConfig) -> list[ObjectInfo | None]:
+    """Return what the store knows of each object, in order; None where it is missing or forbidden."""
+    # Built here: fsspec would build, and keep, one for each thread.
+    systems = {scheme: filesystem(f"{scheme}://", config) for scheme in {split(uri)[0] for uri in uris}}
+
+    def one(uri: str) -> ObjectInfo | None:
+        scheme = split(uri)[0]
+        try:
+            return _stat(systems[scheme], scheme, uri)
+        except PermissionError:
+            return None
+        except Exception as error:
+            raise explain(error, uri) from error
+
+    with ThreadPoolExecutor(config.connections) as pool:
+        return list(pool.map(one, uris))
+
+
+def _stat(fs: Any, scheme: str, uri: str) -> ObjectInfo | None:
+    path = split(uri)[1]
+    try:
+        if scheme == "file":
+            return _local_object(Path(path)) if Path(path).is_file() else None
+        if scheme == "s3" and "/" not in path.strip("/"):
+            return None
+        info = fs.info(path if scheme not in ("http", "https") else uri)
+    except FileNotFoundError:
+        return None
+    return None if info["type"] == "directory" else _object(uri, info)
+
+
+def _object(uri: str, info: dict[str, Any]) -> ObjectInfo:
+    """Return the object that an fsspec info describes; each store has its own word for the version."""
+    size = int(info.get("size") or info.get("Size") or 0)
+    modified = next((info[key] for key in ("LastModified", "last_modified", "mtime") if info.get(key)), None)
+    version = next((info[key] for key in ("ETag", "etag", "generation") if info.get(key)), None)
+    if version is None:
+        version = f"{size}-{modified or info.get('Last-Modified') or ''}"
+    return ObjectInfo(
+        uri, str(version).strip('"'), size, modified if isinstance(modified, datetime) else None
+    )
+
+
+def _local_object(path: Path) -> ObjectInfo:
+    status = path.stat()
+    modified = datetime.fromtimestamp(status.st_mtime, UTC)
+    # A name that is not UTF-8 cannot be a URI. It is listed as it can be shown, and fails when it is fetched.
+    uri = f"file://{path}".encode(errors="backslashreplace").decode()
+    return ObjectInfo(uri, f"{status.st_size}-{status.st_mtime_ns}", status.st_size, modified)
+
+
+def _list_local(_fs: Any, path: str) -> Iterator[list[ObjectInfo]]:
+    if not Path(path).exists():
+        raise FileNotFoundError(path)
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # else deleted while we listed
+            raise error
+
+    for folder, _, names in os.walk(path, onerror=refuse):
+        page = []
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # deleted while we listed, or a dangling link
+                file = Path(folder, name)
+                if file.is_file():  # a pipe would never end
+                    page.append(_local_object(file))
+        yield page
+
+
+def _list_walk(fs: Any, path: str) -> Iterator[list[ObjectInfo]]:
+    """List any fsspec store folder by folder."""
+    for _, _, files in fs.walk(path, detail=True):
+        yield [_object(fs.unstrip_protocol(info["name"]), info) for info in files.values()]
+
+
+def _list_s3(fs: Any, path: str) -> Iterator[list[ObjectInfo]]:
+    """List with ListObjectsV2: s3fs's own `find` would hold every object in memory."""
+    bucket, _, key = path.strip("/").partition("/")
+
+    def pages(prefix: str, delimiter: str = "") -> Iterator[dict[str, Any]]:
+        more: dict[str, str] = {"Delimiter": delimiter} if delimiter else {}
+        while True:
+            page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            more["ContinuationToken"] = page["NextContinuationToken"]
+
+    def objects(page: dict[str, Any]) -> list[ObjectInfo]:
+        return [
+            _object(f"s3://{bucket}/{item['Key']}", item)
+            for item in page.get("Contents", ())
+            if not item["Key"].endswith("/")  # the empty objects that consoles make as folders
+        ]
+
+    prefixes: list[str] = []
+    root = f"{key}/" if key else ""
+    while True:  # go down to the first level that branches
+        here = 0
+        prefixes = []
+        for page in pages(root, "/"):
+            prefixes += [item["Prefix"] for item in page.get("CommonPrefixes", ())]
+            here += len(page.get("Contents", ()))
+            yield objects(page)
+        if here or len(prefixes) != 1:
+            break
+        root = prefixes[0]
+    yield from _side_by_side(prefixes, lambda prefix: (objects(page) for page in pages(prefix)))
+
+
+def _side_by_side(tasks: Sequence[str], run: Callable[[str], Iterator[T]]) -> Iterator[T]:
+    """Yield what `run` yields for each task, LISTERS tasks at a time, with a bounded queue between."""
+    results: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=4 * LISTERS)
+    stop = threading.Event()
+
+    def put(item: T | BaseException | None) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                results.put(item, timeout=0.2)
+                return
+
+    def work(task: str) -> None:
+        try:
+            for item in run(task):
+                put(item)
+                if stop.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # handed over: raised by the reader below
+            put(error)
+
+    with ThreadPoolExecutor(LISTERS) as pool:
+        for task in tasks:
+            pool.submit(work, task)
+        try:
+            left = len(tasks)
+            while left:
+                item = results.get()
+                if item is None:
+                    left -= 1
+                elif isinstance(item, BaseException):
+                    raise item
+                else:
+                    yield item
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+# ---------------------------------------------------------------- read
+
+
+def read(uri: str, config: StorageConfig) -> bytes:
+    """Return one whole object. Raises FileNotFoundError, or StorageError for anything else."""
+    try:
+        data: bytes = filesystem(uri, config).cat_file(_address(uri))
+    except (FileNotFoundError, StorageError):
+        raise
+    except NotADirectoryError as error:
+        raise FileNotFoundError(uri) from error
+    except Exception as error:
+        raise explain(error, uri) from error
+    return data
+
+
+def read_many(objects: Sequence[tuple[str, str]], config: StorageConfig) -> list[bytes | FetchError]:
+    """Return the content of each (URI, ETag), in order, or the FetchError that says why there is none.
+
+    On S3 the ETag goes along as If-Match, so that what is read is what was listed.
+    """
+    results: list[bytes | FetchError] = [FetchError("not read")] * len(objects)
+    by_scheme: dict[str, list[int]] = {}
+    for index, (uri, _) in enumerate(objects):
+        by_scheme.setdefault(split(uri)[0], []).append(index)
+    for indices in by_scheme.values():
+        chosen = [objects[index] for index in indices]
+        try:
+            fs = filesystem(chosen[0][0], config)
+        except StorageError as error:
+            for index in indices:
+                results[index] = FetchError(str(error))
+            continue
+        read_all = _read_async if getattr(fs, "async_impl", False) else _read_threads
+        for index, result in zip(indices, read_all(fs, chosen, config), strict=True):
+            results[index] = result
+    return results
+
+
+def _read_threads(
+    fs: Any, objects: Sequence[tuple[str, str]], config: StorageConfig
+) -> list[bytes | FetchError]:
+    def one(item: tuple[str, str]) -> bytes | FetchError:
+        try:
+            data: bytes = fs.cat_file(_address(item[0]))
+        except Exception as error:
+            return _fetch_error(error)
+        return data
+
+    with ThreadPoolExecutor(min(8, config.connections)) as pool:
+        return list(pool.map(one, objects))
+
+
+def _read_async(
+    fs: Any, objects: Sequence[tuple[str, str]], config: StorageConfig
+) -> list[bytes | FetchError]:
+    async def everything() -> list[bytes | FetchError]:
+        free = asyncio.Semaphore(config.connections)
+
+        async def one(uri: str, etag: str) -> bytes | FetchError:
+            async with free:
+                try:
+                    return await asyncio.wait_for(_again(lambda: _get(fs, uri, etag)), config.timeout)
+                except Exception as error:
+                    return _fetch_error(error)
+
+        return list(await asyncio.gather(*(one(uri, etag) for uri, etag in objects)))
+
+    results: list[bytes | FetchError] = fsspec.asyn.sync(fs.loop, everything)
+    return results
+
+
+async def _get(fs: Any, uri: str, etag: str) -> bytes:
+    scheme, path = split(uri)
+    if scheme != "s3":
+        data: bytes = await fs._cat_file(_address(uri))
+        return data
+    bucket, _, key = path.partition("/")
+    match = {"IfMatch": f'"{etag}"'} if etag else {}
+    response = await fs._call_s3("get_object", Bucket=bucket, Key=key, **match)
+    async with response["Body"] as body:
+        content: bytes = await body.read()
+    if len(content) != response["ContentLength"]:
+        raise OSError(f"got {len(content)} of {response['ContentLength']} bytes")
+    return content
+
+
+async def _again(get: Callable[[], Awaitable[bytes]]) -> bytes:
+    """Return what `get` returns, tried again after errors that may pass."""
+    for attempt in range(TRIES):
+        try:
+            return await get()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:
+            if attempt == TRIES - 1 or _changed(error):
+                raise
+        await asyncio.sleep(0.2 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _changed(error: BaseException) -> bool:
+    """Return whether a store refused to send an object because its ETag is not the one that was listed."""
+    answers = (getattr(cause, "response", None) for cause in _causes(error))
+    codes = {
+        answer["Error"].get("Code") for answer in answers if isinstance(answer, dict) and "Error" in answer
+    }
+    return bool(codes & {"PreconditionFailed", "412"})
+
+
+def _fetch_error(error: BaseException) -> FetchError:
+    if isinstance(error, FileNotFoundError):
+        return FetchError("the object is gone: it was listed, then deleted")
+    if isinstance(error, TimeoutError):
+        return FetchError("no answer within the time limit (storage.timeout)")
+    if _changed(error):
+        return FetchError("the object changed after it was listed; the next run takes the new version")
+    return FetchError(_line(error))
+
+
+# ---------------------------------------------------------------- write
+
+
+def write(uri: str, data: bytes, config: StorageConfig) -> None:
+    """Write one whole object; a reader sees all of it or nothing. Raises StorageError."""
+    try:
+        scheme, path = split(uri)
+        if scheme == "file":
+            _write_local(Path(path), data)
+        else:
+            filesystem(uri, config).pipe_file(path, data)
+    except StorageError:
+        raise
+    except Exception as error:
+        raise explain(error, uri) from error
+
+
+def upload(file: Path, uri: str, config: StorageConfig) -> None:
+    """Copy a local file of any size to `uri`. Raises StorageError."""
+    try:
+        scheme, path = split(uri)
+        if scheme == "file":
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, path)
+        else:
+            filesystem(uri, config).put_file(str(file), path)
+    except StorageError:
+        raise
+    except Exception as error:
+        raise explain(error, uri) from error
+
+
+def _write_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def names_under(uri: str, config: StorageConfig) -> list[str]:
+    """Return the sorted names directly under a folder or prefix; empty if there is no such thing."""
+    fs = filesystem(uri, config)
+    try:
+        entries = fs.ls(_address(uri), detail=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except Exception as error:
+        raise explain(error, uri) from error
+    return sorted(name.rstrip("/").rpartition("/")[2] for name in entries)
+
+
+def honours_conditional_writes(folder: str, config: StorageConfig) -> bool:
+    """Return whether the store refuses to create an object twice (If-None-Match), by trying it.
+
+    Leaves nothing behind. Stores other than S3 and local folders are taken at their word.
+    """
+    scheme, path = split(folder)
+    if scheme != "s3":
+        return True
+    fs = filesystem(folder, config)
+    bucket, _, key = f"{path}/.probe-{uuid.uuid4().hex}".partition("/")
+    try:
+        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"1", IfNoneMatch="*")
+    except Exception as error:
+        raise explain(error, folder) from error
+    try:
+        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"2", IfNoneMatch="*")
+    except Exception:
+        return True
+    finally:
+        fs.call_s3("delete_object", Bucket=bucket, Key=key)
+    return False
+
+
+def _address(uri: str) -> str:
+    """Return what fsspec's calls for single files take: the path, or for the web the whole URI."""
+    scheme, path = split(uri)
+    return uri if scheme in ("http", "https") else path
+
+
+# ---------------------------------------------------------------- errors
+
+
+def explain(error: BaseException, uri: str) -> StorageError:
+    """Return the one clear line for what a store's client library raised about `uri`."""
+    if isinstance(error, StorageError):
+        return error
+    names = {type(cause).__name__ for cause in _causes(error)}
+    text = " ".join(str(cause) for cause in _causes(error))
+    bucket = split(uri)[1].partition("/")[0]
+    if names & {"NoCredentialsError", "PartialCredentialsError"}:
+        problem = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use --anonymous"
+    elif "InvalidAccessKeyId" in text or "SignatureDoesNotMatch" in text:
+        problem = "the store refuses the credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    elif "NoSuchBucket" in text or "bucket does not exist" in text.lower():
+        problem = f"there is no bucket {bucket!r}: check its name and --endpoint-url"
+    elif isinstance(error, PermissionError) or "AccessDenied" in text or "Forbidden" in text:
+        problem = "access denied: check the credentials and the rights to list, read and write"
+    elif isinstance(error, FileNotFoundError):
+        problem = "not found: check the bucket or folder and its spelling"
+    elif names & {
+        "EndpointConnectionError",
+        "ConnectTimeoutError",
+        "ConnectionRefusedError",
+        "ClientConnectorError",
+        "ClientConnectorDNSError",
+    }:
+        problem = f"the endpoint cannot be reached: check --endpoint-url and the network ({_line(error)})"
+    elif "No space left" in text:
+        problem = "no space left on the device: free some and run the same command again"
+    else:
+        problem = _line(error)
+    return StorageError(f"{uri}: {problem}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

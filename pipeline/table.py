@@ -1,0 +1,448 @@
+"""The table: parts, commits, resume, retention. The only file that knows deltalake.
+
+Two fences guard the table, each an application transaction of the Delta log (protocol: "Transaction
+Identifiers"): RUN for what a run appends, REWRITE for whatever removes files. A writer reads a fence's
+version when it opens the table and moves it with each of its commits; where another writer moved it
+meanwhile, the log refuses the commit. Parts that were never committed are invisible, and `compact`
+removes them.
+"""
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from pipeline import storage
+from pipeline.config import StorageConfig
+from pipeline.errors import ConcurrentRunError, TableError
+from pipeline.schema import FILE_ROW, PARTITIONS, ROW
+
+RUN: Final = "masklake-run"
+REWRITE: Final = "masklake-rewrite"
+RUNS_FOLDER: Final = "_runs"  # Delta ignores folders that begin with an underscore
+COMPACT_BYTES: Final = 256 << 20  # a compacted file's size
+COMMIT_TRIES: Final = 3  # of one commit, while the store does not answer
+STATISTICS: Final = ("image_id", "recipe")  # columns whose range per file lets readers skip files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One Parquet file, written once, visible only once committed. Travels from writer to driver."""
+
+    path: str  # below the table
+    run_id: str
+    status: str
+    size: int  # bytes
+    rows: int
+    statistics: str  # JSON, as the Delta log wants it
+
+    @property
+    def partition(self) -> dict[str, str | None]:
+        """Return the partition values, in the order of the table's partition columns."""
+        return {"run_id": self.run_id, "status": self.status}
+
+
+def write_part(rows: pa.Table, table_uri: str, storage_config: StorageConfig) -> Part:
+    """Write rows of one run and status as one new file below the table, and return what a commit needs.
+
+    `rows` has the columns of ROW. Nobody sees the file before `Table.commit`.
+    """
+    run_id, status = (rows[name][0].as_py() for name in PARTITIONS)
+    path = f"run_id={run_id}/status={status}/part-{uuid.uuid4().hex}.parquet"
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        rows.select(FILE_ROW.names).cast(FILE_ROW),
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=["recipe", "model", "etag"],
+        write_statistics=["image_id", "uri", "recipe", "finished_at", "confidence", "width", "height"],
+    )
+    data = sink.getvalue().to_pybytes()
+    storage.write(f"{table_uri}/{path}", data, storage_config)
+    ranges = {name: pc.min_max(rows[name]).as_py() for name in STATISTICS}
+    statistics = {
+        "numRecords": rows.num_rows,
+        "minValues": {name: ends["min"] for name, ends in ranges.items()},
+        "maxValues": {name: ends["max"] for name, ends in ranges.items()},
+    }
+    return Part(
+        path=path,
+        run_id=run_id,
+        status=status,
+        size=len(data),
+        rows=rows.num_rows,
+        statistics=json.dumps(statistics),
+    )
+
+
+class Table:
+    """A Delta Lake table of masks, and the fences that this process holds on it."""
+
+    def __init__(self, uri: str, delta: DeltaTable, storage_config: StorageConfig) -> None:
+        self.uri = uri
+        self._delta = delta
+        self._storage = storage_config
+        self._fences = {name: delta.transaction_version(name) or 0 for name in (RUN, REWRITE)}
+
+    # ------------------------------------------------------------ open
+
+    @classmethod
+    def exists(cls, uri: str, storage_config: StorageConfig) -> bool:
+        """Return whether a table is there. Raises TableError if something else is."""
+        uri = storage.canonical(uri)
+        names = storage.names_under(uri, storage_config)
+        if "_delta_log" in names:
+            return True
+        if [name for name in names if name != RUNS_FOLDER]:
+            raise TableError(
+                f"{uri} holds something that is not a masklake table ({names[0]}, …): name an empty place"
+            )
+        return False
+
+    @classmethod
+    def open(cls, uri: str, storage_config: StorageConfig) -> Self:
+        """Return the table at `uri`. Raises TableError if there is none, or it has other columns."""
+        uri = storage.canonical(uri)
+        if not cls.exists(uri, storage_config):
+            raise TableError(
+                f"there is no table at {uri}: check the address, or make one with masklake segment"
+            )
+        try:
+            delta = DeltaTable(_delta_uri(uri), storage_options=_delta_options(uri, storage_config))
+            table = cls(uri, delta, storage_config)
+        except TableNotFoundError as error:
+            raise TableError(f"{uri}: its _delta_log holds no readable table") from error
+        except (DeltaError, OSError, ValueError) as error:
+            raise storage.explain(error, uri) from error
+        table._check_schema()
+        return table
+
+    @classmethod
+    def open_or_create(cls, uri: str, storage_config: StorageConfig) -> Self:
+        """Return the table at `uri`, made empty if there is none."""
+        uri = storage.canonical(uri)
+        if not cls.exists(uri, storage_config):
+            try:
+                DeltaTable.create(
+                    _delta_uri(uri),
+                    schema=ROW,
+                    mode="ignore",
+                    partition_by=list(PARTITIONS),
+                    name="masklake",
+                    description="Masks and attention statistics, one row for each image and recipe",
+                    storage_options=_delta_options(uri, storage_config),
+                )
+            except CommitFailedError:
+                pass  # another command made it first: the same table
+            except (DeltaError, OSError) as error:
+                raise storage.explain(error, uri) from error
+        return cls.open(uri, storage_config)
+
+    def _check_schema(self) -> None:
+        here = {field.name: field.type for field in pa.schema(self._delta.schema())}
+        expected = {field.name: field.type for field in pa.schema(Schema.from_arrow(ROW))}
+        wrong = [f"{name} is missing" for name in expected if name not in here]
+        wrong += [f"{name} is unknown" for name in here if name not in expected]
+        wrong += [
+            f"{name} is {here[name]}, not {kind}"
+            for name, kind in expected.items()
+            if here.get(name, kind) != kind
+        ]
+        if wrong:
+            raise TableError(
+                f"{self.uri} is a Delta table of another schema ({', '.join(wrong)}): "
+                "name another place for the masks"
+            )
+        partitions = tuple(self._delta.metadata().partition_columns)
+        if partitions != PARTITIONS:
+            raise TableError(
+                f"{self.uri} is partitioned by {partitions}, expected {PARTITIONS}: name another place"
+            )
+
+    # ------------------------------------------------------------ write
+
+    def commit(self, parts: Sequence[Part]) -> None:
+        """Make the parts visible, all of them or none, in one transaction.
+
+        Raises ConcurrentRunError if another run committed since this one opened the table, and StorageError
+        if the store does not answer; the parts stay invisible then, and their images are done again.
+        """
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        adds = [AddAction(p.path, p.size, p.partition, now, True, p.statistics) for p in parts]
+        for attempt in range(COMMIT_TRIES):
+            target = self._next(RUN)
+            try:
+                self._delta.create_write_transaction(
+                    list(adds),
+                    mode="append",
+                    schema=self._delta.schema(),
+                    partition_by=list(PARTITIONS),
+                    commit_properties=self._properties(RUN, target, parts[0].run_id),
+                )
+            except CommitFailedError as error:
+                raise self._conflict(RUN) from error
+            except (DeltaError, OSError) as error:
+                # The answer may be lost where the commit is not: look before trying again.
+                with contextlib.suppress(DeltaError, OSError):
+                    self._delta.update_incremental()
+                    if (
+                        self._delta.transaction_version(RUN) == target
+                        and self._newest_run() == parts[0].run_id
+                    ):
+                        break
+                if attempt == COMMIT_TRIES - 1:
+                    raise storage.explain(error, self.uri) from error
+            else:
+                break
+        self._fences[RUN] = target
+
+    def delete_failures(self, image_ids: Sequence[str], recipe: str) -> int:
+        """Delete the failed rows of these images under a recipe, and return how many there were."""
+        deleted = 0
+        for start in range(0, len(image_ids), 1000):
+            ids = ", ".join(f"'{image_id}'" for image_id in image_ids[start : start + 1000])
+            deleted += self._delete(f"status = 'failed' AND recipe = '{recipe}' AND image_id IN ({ids})")
+        return deleted
+
+    def drop_run(self, run_id: str) -> int:
+        """Delete every row of a run, and return how many there were. Raises TableError if it has none."""
+        known = sorted({values["run_id"] for values in self._delta.partitions()})
+        if run_id not in known:
+            raise TableError(
+                f"{self.uri} has no rows of run {run_id!r}; it has: {', '.join(known) or 'none'}"
+            )
+        rows: int = self.rows(["run_id"], run_id=run_id).num_rows
+        self._delete(f"run_id = '{run_id}'")
+        return rows
+
+    def _delete(self, predicate: str) -> int:
+        target = self._next(REWRITE)
+        try:
+            report = self._delta.delete(predicate, commit_properties=self._properties(REWRITE, target))
+        except CommitFailedError as error:
+            raise self._conflict(REWRITE) from error
+        except (DeltaError, OSError) as error:
+            raise storage.explain(error, self.uri) from error
+        self._fences[REWRITE] = self._version(REWRITE)  # unmoved if nothing matched
+        return int(report["num_deleted_rows"] or 0)
+
+    def compact(self, retention_hours: int) -> tuple[int, int, int]:
+        """Merge small files within each partition, then remove files that no version of that age needs.
+
+        Returns (files before, files after, files removed from the store). Not delta-rs's own optimize: it
+        drops the schema metadata by which `datasets` knows the mask column as an image.
+        """
+        self._next(REWRITE)  # brings the newest files: vacuum must not take them for orphans
+        before = self.file_count
+        for group in self._small_files():
+            merged = self._merge([path for path, _ in group])
+            target = self._next(REWRITE)
+            now = int(datetime.now(UTC).timestamp() * 1000)
+            removes = [
+                RemoveAction(path, False, now, size=size, partition_values=merged.partition)
+                for path, size in group
+            ]
+            add = AddAction(merged.path, merged.size, merged.partition, now, False, merged.statistics)
+            try:
+                self._delta.create_write_transaction(
+                    [*removes, add],
+                    mode="append",
+                    schema=self._delta.schema(),
+                    partition_by=list(PARTITIONS),
+                    commit_properties=self._properties(REWRITE, target),
+                )
+            except CommitFailedError as error:
+                raise self._conflict(REWRITE) from error
+            except (DeltaError, OSError) as error:
+                raise storage.explain(error, self.uri) from error
+            self._fences[REWRITE] = target
+        self._next(REWRITE)
+        after = self.file_count
+        try:
+            removed = self._delta.vacuum(
+                retention_hours=retention_hours, dry_run=False, enforce_retention_duration=False, full=True
+            )
+        except (DeltaError, OSError) as error:
+            raise storage.explain(error, self.uri) from error
+        return before, after, len(removed)
+
+    def _small_files(self) -> Iterator[list[tuple[str, int]]]:
+        """Yield groups of (path, bytes) in one partition that together fill one file."""
+        adds = pa.table(self._delta.get_add_actions(flatten=True))
+        partitions: dict[tuple[str, str], list[tuple[str, int]]] = {}
+        for path, size, run_id, status in zip(
+            *(
+                adds[name].to_pylist()
+                for name in ("path", "size_bytes", "partition.run_id", "partition.status")
+            ),
+            strict=True,
+        ):
+            if size < COMPACT_BYTES // 2:
+                partitions.setdefault((run_id, status), []).append((path, size))
+        for files in partitions.values():
+            group: list[tuple[str, int]] = []
+            held = 0
+            for file in sorted(files):
+                if held + file[1] > COMPACT_BYTES:
+                    if len(group) > 1:
+                        yield group
+                    group, held = [], 0
+                group.append(file)
+                held += file[1]
+            if len(group) > 1:
+                yield group
+
+    def _merge(self, paths: Sequence[str]) -> Part:
+        tables = []
+        for path in paths:
+            try:
+                data = storage.read(f"{self.uri}/{path}", self._storage)
+            except FileNotFoundError as error:  # another command merged it, and removed it since
+                raise self._conflict(REWRITE) from error
+            table = pq.ParquetFile(pa.BufferReader(data)).read()
+            for name in PARTITIONS:
+                value = path.partition(f"{name}=")[2].partition("/")[0]
+                table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+            tables.append(table.select(ROW.names).cast(ROW))  # delta-rs rewrites files with other types
+        return write_part(pa.concat_tables(tables), self.uri, self._storage)
+
+    def _next(self, fence: str) -> int:
+        """Return the version to which this process may move a fence. Raises ConcurrentRunError if moved."""
+        if self._version(fence) != self._fences[fence]:
+            raise self._conflict(fence)
+        return self._fences[fence] + 1
+
+    def _version(self, fence: str) -> int:
+        """Return the newest version of a fence, and bring the newest version of the table."""
+        try:
+            self._delta.update_incremental()
+            return self._delta.transaction_version(fence) or 0
+        except (DeltaError, OSError) as error:
+            raise storage.explain(error, self.uri) from error
+
+    def check_alone(self) -> None:
+        """Raise ConcurrentRunError if another run has committed since this process opened the table."""
+        self._next(RUN)
+
+    def _properties(self, fence: str, version: int, run_id: str = "") -> CommitProperties:
+        return CommitProperties(
+            custom_metadata={"run_id": run_id, "engine": "masklake"},
+            app_transactions=[Transaction(fence, version)],
+        )
+
+    def _newest_run(self) -> str | None:
+        newest = self._delta.history(1)
+        return newest[0].get("run_id") if newest else None
+
+    def _conflict(self, fence: str) -> ConcurrentRunError:
+        if fence == RUN:
+            text = "another run is writing to it; this one stops, and its uncommitted images are done again"
+        else:
+            text = "its files were rewritten by another command meanwhile: run this one again"
+        return ConcurrentRunError(f"{self.uri}: {text}")
+
+    # ------------------------------------------------------------ read
+
+    def rows(
+        self,
+        columns: Sequence[str] | dict[str, ds.Expression],
+        *,
+        run_id: str | None = None,
+        where: ds.Expression | None = None,
+    ) -> pa.Table:
+        """Return columns of the committed rows, of one run or of all."""
+        try:
+            self._delta.update_incremental()
+            partitions = [("run_id", "=", run_id)] if run_id else None
+            dataset = self._delta.to_pyarrow_dataset(partitions=partitions)
+            return dataset.to_table(
+                columns=columns if isinstance(columns, dict) else list(columns), filter=where
+            )
+        except (DeltaError, OSError) as error:
+            raise storage.explain(error, self.uri) from error
+
+    def done(self, recipe: str) -> pa.Table:
+        """Return image_id, uri, status and error stage of every row under a recipe."""
+        columns = {
+            "image_id": ds.field("image_id"),
+            "uri": ds.field("uri"),
+            "status": ds.field("status"),
+            "stage": ds.field("error", "stage"),
+        }
+        return self.rows(columns, where=ds.field("recipe") == recipe)
+
+    def versions(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest commits, newest first: version, timestamp (ms), operation, run_id."""
+        newest: list[dict[str, Any]] = self._delta.history(limit)
+        return newest
+
+    @property
+    def file_count(self) -> int:
+        """Number of data files in the newest version."""
+        files: list[str] = self._delta.file_uris()
+        return len(files)
+
+    # ------------------------------------------------------------ what is kept of a run
+
+    def write_run_file(self, run_id: str, name: str, data: bytes) -> str:
+        """Write `<table>/_runs/<run_id>/<name>` and return its URI."""
+        uri = f"{self.uri}/{RUNS_FOLDER}/{run_id}/{name}"
+        storage.write(uri, data, self._storage)
+        return uri
+
+    def copy_run_file(self, run_id: str, name: str, file: Path) -> str:
+        """Copy a local file to `<table>/_runs/<run_id>/<name>` and return its URI."""
+        uri = f"{self.uri}/{RUNS_FOLDER}/{run_id}/{name}"
+        storage.upload(file, uri, self._storage)
+        return uri
+
+    def read_run_file(self, run_id: str, name: str) -> bytes | None:
+        """Return the content of a run's file, or None if there is none."""
+        try:
+            return storage.read(f"{self.uri}/{RUNS_FOLDER}/{run_id}/{name}", self._storage)
+        except FileNotFoundError:
+            return None
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of all runs that left a folder, oldest first."""
+        return storage.names_under(f"{self.uri}/{RUNS_FOLDER}", self._storage)
+
+
+def as_rows(parts: Iterable[Part]) -> pa.Table:
+    """Return the parts as Arrow rows, the form in which they travel to the driver."""
+    return pa.Table.from_pylist([asdict(part) for part in parts])
+
+
+def _delta_uri(uri: str) -> str:
+    return storage.split(uri)[1] if uri.startswith("file://") else uri
+
+
+def _delta_options(uri: str, config: StorageConfig) -> dict[str, str]:
+    """Return delta-rs's storage options; it reads credentials from the usual environment variables."""
+    if not uri.startswith("s3"):
+        return {}
+    options = {}
+    endpoint = config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        options["AWS_ENDPOINT_URL"] = endpoint
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        options["AWS_REGION"] = region
+        if endpoint.startswith("http://"):
+            options["AWS_ALLOW_HTTP"] = "true"
+    if config.anonymous:
+        options["AWS_SKIP_SIGNATURE"] = "true"
+    return options

@@ -1,0 +1,68 @@
+"""`make bench`: measure, and print one table of figures beside what was asked of them.
+
+    python -m tests.bench [--only NAME …] [--list]
+
+Two sides of a ratio run in turn, in the same call; medians are compared and the spread is printed, since the
+machines that this runs on are shared. Nothing here is a test: a slow day fails nothing.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+from tests.bench import listing, memory, planning, throughput
+from tests.bench.figure import Figure
+
+BENCHES = {
+    "throughput": throughput.measure,
+    "memory": memory.measure,
+    "listing": listing.measure,
+    "planning": planning.measure,
+}
+
+
+def machine() -> str:
+    """Return one line on the machine and the versions that were measured."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+    versions = " ".join(
+        f"{n} {importlib.metadata.version(n)}" for n in ("ray", "torch", "pyarrow", "deltalake")
+    )
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+
+
+def main() -> None:
+    """Run the chosen benches and print their figures."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES))
+    parser.add_argument("--json", type=Path, default=Path("bench-results/latest.json"))
+    chosen = parser.parse_args()
+    console = Console()
+    console.print(machine(), highlight=False)
+    figures: list[Figure] = []
+    for name in chosen.only:
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="masklake-bench-") as folder:
+            figures += BENCHES[name](Path(folder), console.print)
+        console.print(f"{name}: {time.monotonic() - started:.0f} s", highlight=False)
+    grid = Grid("figure", "measured", "asked", "reached", "how")
+    for figure in figures:
+        grid.add_row(
+            figure.name, figure.measured, figure.asked, "yes" if figure.reached else "NO", figure.how
+        )
+    console.print(grid)
+    chosen.json.parent.mkdir(parents=True, exist_ok=True)
+    report = {"machine": machine(), "figures": [figure.to_dict() for figure in figures]}
+    chosen.json.write_text(json.dumps(report, indent=2))
+
+
+main()

@@ -1,0 +1,51 @@
+"""One line of the table that `make bench` prints, and the process that a job is measured in."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A measured value beside what was asked."""
+
+    name: str
+    value: float
+    unit: str
+    limit: float
+    at_least: bool  # else at most
+    how: str  # what was run, and the spread
+
+    @property
+    def reached(self) -> bool:
+        """Whether the value is on the right side of the limit."""
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    @property
+    def measured(self) -> str:
+        """Return the value with its unit."""
+        return f"{self.value:.3g} {self.unit}".strip()
+
+    @property
+    def asked(self) -> str:
+        """Return the limit with its direction."""
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g} {self.unit}".strip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figure as plain values."""
+        return {**asdict(self), "reached": self.reached}
+
+
+def run_job(options: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
+    """Run a job in a process of its own, as the command does; return what `tests.bench.driver` printed."""
+    command = [sys.executable, "-m", "tests.bench.driver", json.dumps(options)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"the job failed:\n{done.stderr[-3000:]}")
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report

@@ -1,0 +1,44 @@
+"""Listing 100,000 objects of a local S3 server."""
+
+import os
+import time
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.config import StorageConfig
+from pipeline.demo.server import S3Server
+from tests.bench.figure import Figure, Say
+
+OBJECTS, FOLDERS = 100_000, 100
+
+
+def measure(folder: Path, say: Say) -> list[Figure]:
+    """Return the seconds that listing takes, with the objects in folders and all in one."""
+    root = folder / "root"
+    for bucket, folders in (("wide", FOLDERS), ("flat", 1)):
+        for number in range(OBJECTS):
+            place = root / bucket / f"{number % folders:03}"
+            if number < folders:
+                place.mkdir(parents=True)
+            (place / f"{number}.png").write_bytes(b"x")
+    figures = []
+    with S3Server(root) as server:
+        os.environ.update(server.environment)
+        for bucket, shape in (("wide", f"{FOLDERS} prefixes"), ("flat", "one prefix")):
+            started = time.perf_counter()
+            found = sum(len(page) for page in storage.list_objects(f"s3://{bucket}", StorageConfig()))
+            seconds = time.perf_counter() - started
+            say(f"  {found:,} objects in {shape}: {seconds:.1f} s")
+            if found != OBJECTS:
+                raise RuntimeError(f"listed {found:,} of {OBJECTS:,} objects")
+            figures.append(
+                Figure(
+                    name=f"listing {OBJECTS:,} objects, {shape}",
+                    value=seconds,
+                    unit="s",
+                    limit=60,
+                    at_least=False,
+                    how="rclone's S3 server on loopback",
+                )
+            )
+    return figures

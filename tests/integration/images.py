@@ -1,0 +1,44 @@
+"""Small seeded images, good and bad."""
+
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+HOSTILE_NAMES = (
+    "with space.png",
+    'it\'s "quoted".png',
+    "<script>alert(1)<.png",
+    "100%2Fpercent%20.png",
+    "hash#tag.png",
+    "what?.png",
+    "[x].png",
+    "*.png",
+    "🦠 cell.png",
+    "new\nline.png",
+    "-rf.png",
+    "$(id)`id`.png",
+)
+
+
+def image(seed: int, form: Literal["PNG", "JPEG"] = "PNG", size: tuple[int, int] | None = None) -> bytes:
+    """Return an image file of blobs, 64 to 96 pixels a side unless `size` (width, height) says otherwise."""
+    random = np.random.default_rng(seed)
+    width, height = size or random.integers(64, 97, 2).tolist()
+    coarse = random.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(file, form)
+    return file.getvalue()
+
+
+def write_images(folder: Path, count: int, first_seed: int = 0) -> list[Path]:
+    """Write so many images, every third a JPEG, and return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for seed in range(first_seed, first_seed + count):
+        jpeg = seed % 3 == 2
+        files.append(folder / f"image-{seed:03}.{'jpg' if jpeg else 'png'}")
+        files[-1].write_bytes(image(seed, "JPEG" if jpeg else "PNG"))
+    return files

@@ -1,0 +1,490 @@
+"""Storage: names are taken literally, each object fails for itself, and what goes wrong is said in one line."""
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import botocore.exceptions
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from s3fs.errors import translate_boto_error
+
+from pipeline import storage
+from pipeline.config import StorageConfig
+from pipeline.errors import FetchError, StorageError
+from pipeline.storage import ObjectInfo
+
+LOCAL = StorageConfig()
+HOSTILE = (
+    "[x].png",
+    "*.png",
+    "what?.png",
+    "hash#tag.png",
+    "a%2Fb.png",
+    "new\nline.png",
+    "~.png",
+    "with space .png",
+    "-rf.png",
+    "file:x.png",
+    "a::b.png",
+    "back\\slash.png",
+    "'\"quotes.png",
+    "{a,b}.png",
+    "üñí🦠.png",
+)
+
+
+def listed(folder: Path | str) -> list[ObjectInfo]:
+    return [item for page in storage.list_objects(str(folder), LOCAL) for item in page]
+
+
+# ---------------------------------------------------------------- addresses
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts"),
+    [
+        ("s3://bucket/a/b.png", ("s3", "bucket/a/b.png")),
+        ("S3://bucket/A", ("s3", "bucket/A")),
+        ("s3://bucket//x", ("s3", "bucket//x")),
+        ("file:///a b/c%20d", ("file", "/a b/c%20d")),
+        ("/a/b", ("file", "/a/b")),
+        ("https://host/a?b=c#d", ("https", "host/a?b=c#d")),
+    ],
+)
+def test_split_takes_a_uri_literally(uri: str, parts: tuple[str, str]) -> None:
+    """Only the scheme is told apart; nothing of the path is parsed or decoded."""
+    assert storage.split(uri) == parts
+
+
+@settings(max_examples=30)
+@given(st.text(min_size=1))
+def test_split_keeps_every_character_of_a_path(text: str) -> None:
+    """Whatever stands behind the scheme comes back as it is."""
+    assert storage.split(f"s3://{text}") == ("s3", text)
+
+
+def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One folder has one canonical address, whether it is named from here, from home or from the root."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = f"file://{tmp_path}/images"
+    for spelling in ("images", "./images/", "~/images", f"{tmp_path}/images///", expected):
+        assert storage.canonical(spelling) == expected
+    assert storage.canonical("s3://bucket/a/") == "s3://bucket/a"
+    assert storage.canonical("/") == "file:///"
+
+
+def test_a_store_that_nobody_serves_is_refused_clearly() -> None:
+    """An unknown scheme, and one whose package is an extra, each say what to do."""
+    with pytest.raises(StorageError, match=r"no file system serves ftpx://; use s3, gs"):
+        storage.filesystem("ftpx://x", LOCAL)
+    with pytest.raises(StorageError, match=r"pip install 'masklake\[gcs\]'"):
+        storage.filesystem("gs://bucket/x", LOCAL)
+    with pytest.raises(StorageError, match=r"pip install 'masklake\[azure\]'"):
+        storage.filesystem("az://bucket/x", LOCAL)
+
+
+# ---------------------------------------------------------------- list
+
+
+def test_hostile_names_are_listed_and_read_as_they_are(tmp_path: Path) -> None:
+    """No name is taken for a pattern, a fragment, an escape, an option or another scheme."""
+    for name in HOSTILE:
+        (tmp_path / name).write_text(name)
+    objects = listed(tmp_path)
+    assert {item.uri for item in objects} == {f"file://{tmp_path}/{name}" for name in HOSTILE}
+    contents = storage.read_many([(item.uri, item.etag) for item in objects], LOCAL)
+    for item, content in zip(objects, contents, strict=True):
+        assert isinstance(content, bytes)
+        assert item.uri.endswith(f"/{content.decode()}")
+        assert storage.stat_many([item.uri], LOCAL) == [item]
+
+
+def test_a_name_that_is_not_utf8_is_listed_as_it_can_be_shown(tmp_path: Path) -> None:
+    """Such a file cannot be named by a URI: it is listed, fails when it is fetched, and stops nobody else."""
+    (tmp_path / os.fsdecode(b"bad\xff.png")).write_bytes(b"x")
+    (tmp_path / "good.png").write_bytes(b"x")
+    bad, good = sorted(listed(tmp_path), key=lambda item: item.uri)
+    assert bad.uri == f"file://{tmp_path}/bad\\udcff.png"
+    assert good.uri.endswith("/good.png")
+    failed, read = storage.read_many([(bad.uri, bad.etag), (good.uri, good.etag)], LOCAL)
+    assert isinstance(failed, FetchError)
+    assert read == b"x"
+
+
+def test_etag_of_a_local_file_changes_with_its_content(tmp_path: Path) -> None:
+    """Another size, or another time of writing, is another version; reading is not."""
+    file = tmp_path / "a.png"
+    file.write_bytes(b"one")
+    (first,) = listed(tmp_path)
+    file.read_bytes()
+    assert listed(tmp_path) == [first]
+    os.utime(file, ns=(1, 2))
+    (second,) = listed(tmp_path)
+    file.write_bytes(b"more")
+    os.utime(file, ns=(1, 2))
+    (third,) = listed(tmp_path)
+    assert len({first.etag, second.etag, third.etag}) == 3
+    assert first.last_modified is not None
+    assert first.last_modified.tzinfo is not None
+
+
+def test_folders_are_listed_to_the_bottom(tmp_path: Path) -> None:
+    """Files of all depths are found once, and empty folders are nothing."""
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    for name in ("x.png", "a/x.png", "a/b/c/x.png"):
+        (tmp_path / name).touch()
+    assert sorted(item.uri.removeprefix(f"file://{tmp_path}/") for item in listed(tmp_path)) == [
+        "a/b/c/x.png",
+        "a/x.png",
+        "x.png",
+    ]
+
+
+def test_one_file_is_a_source_of_one_object(tmp_path: Path) -> None:
+    """The address of an object lists that object."""
+    (tmp_path / "a.png").write_bytes(b"abc")
+    (only,) = listed(tmp_path / "a.png")
+    assert (only.uri, only.size) == (f"file://{tmp_path}/a.png", 3)
+
+
+def test_what_is_no_file_is_passed_over(tmp_path: Path) -> None:
+    """A dangling link is nothing, and a pipe, which would be read for ever, is no object."""
+    (tmp_path / "a.png").touch()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert [item.uri for item in listed(tmp_path)] == [f"file://{tmp_path}/a.png"]
+
+
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    """A misspelt folder is not an empty one."""
+    with pytest.raises(StorageError, match=f"file://{tmp_path}/nowhere: not found"):
+        listed(f"file://{tmp_path}/nowhere")
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are not left out of a listing in silence because a folder is locked."""
+    (tmp_path / "locked").mkdir()
+    scan = os.scandir
+
+    def locked(path: str) -> "os._ScandirIterator[str]":
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", locked)  # root, who may run the tests, can read all folders
+    with pytest.raises(StorageError, match="access denied"):
+        listed(tmp_path)
+
+
+def test_stat_many_keeps_order_and_marks_what_is_missing(tmp_path: Path) -> None:
+    """Each answer stands where its URI stood; a folder is no object."""
+    names = [f"{index}.png" for index in range(50)]
+    for name in names[::2]:
+        (tmp_path / name).write_text(name)
+    found = storage.stat_many([f"file://{tmp_path}/{name}" for name in [*names, ""]], LOCAL)
+    assert [item.size if item else None for item in found[:4]] == [5, None, 5, None]
+    assert [item is not None for item in found] == [index % 2 == 0 for index in range(50)] + [False]
+    assert storage.stat_many([], LOCAL) == []
+
+
+def test_listing_side_by_side_yields_everything_and_raises_what_was_raised() -> None:
+    """Many tasks share a few threads; the first error ends the listing, and no thread is left behind."""
+
+    def run(task: str) -> Iterator[str]:
+        yield from (f"{task}-{index}" for index in range(5))
+        if task == "bad":
+            raise ValueError("no")
+
+    before = threading.active_count()
+    tasks = [str(number) for number in range(40)]
+    expected = {f"{task}-{index}" for task in tasks for index in range(5)}
+    assert set(storage._side_by_side(tasks, run)) == expected
+    with pytest.raises(ValueError, match="no"):
+        list(storage._side_by_side([*tasks, "bad"], run))
+    assert threading.active_count() == before
+
+
+def test_a_listing_that_nobody_reads_on_ends() -> None:
+    """Who stops reading pages early does not leave threads that list on."""
+
+    def endless(task: str) -> Iterator[int]:
+        while True:
+            yield 1
+
+    before = threading.active_count()
+    pages = storage._side_by_side(["a", "b", "c"], endless)
+    assert next(pages) == 1
+    pages.close()  # type: ignore[attr-defined] # it is a generator
+    assert threading.active_count() == before
+
+
+# ---------------------------------------------------------------- read
+
+
+def test_read_many_keeps_order_around_a_missing_object(tmp_path: Path) -> None:
+    """Only the object that is gone fails, with its reason, in its place."""
+    objects = []
+    for index in range(40):
+        (tmp_path / str(index)).write_text(str(index))
+        objects.append((f"file://{tmp_path}/{index}", ""))
+    (tmp_path / "7").unlink()
+    contents = storage.read_many(objects, LOCAL)
+    assert isinstance(contents[7], FetchError)
+    assert "gone" in str(contents[7])
+    assert contents[:7] + contents[8:] == [str(index).encode() for index in range(40) if index != 7]
+    assert storage.read_many([], LOCAL) == []
+
+
+def test_read_many_takes_an_unknown_store_as_a_failure_of_its_objects(tmp_path: Path) -> None:
+    """One URI that nobody serves does not keep its neighbours from being read."""
+    (tmp_path / "a").write_bytes(b"a")
+    failed, read = storage.read_many([("ftpx://x/y", ""), (f"file://{tmp_path}/a", "")], LOCAL)
+    assert isinstance(failed, FetchError)
+    assert "ftpx" in str(failed)
+    assert read == b"a"
+
+
+class Server(BaseHTTPRequestHandler):
+    """GET /ok/... sends its path; /busy/N answers 503 until the N-th try; /slow/ takes a second."""
+
+    tries: dict[str, int] = {}  # noqa: RUF012 - shared by the handlers of one test
+
+    def do_GET(self) -> None:
+        self.tries[self.path] = tries = self.tries.get(self.path, 0) + 1
+        kind, _, rest = self.path.strip("/").partition("/")
+        if kind == "slow":
+            time.sleep(1)
+        if kind == "missing" or (kind == "busy" and tries < int(rest.partition("/")[0])):
+            self.send_error(404 if kind == "missing" else 503)
+            return
+        body = self.path.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    """The address of a server on this machine."""
+    Server.tries = {}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_objects_from_the_web_fail_one_by_one(web: str) -> None:
+    """Contents come in order; what is missing is not asked for again, what is busy is, and not for ever."""
+    config = StorageConfig(timeout=20)
+    paths = ["/ok/a", "/missing/b", "/busy/3/c", "/ok/d", "/busy/99/e"]
+    contents = storage.read_many([(f"{web}{path}", "") for path in paths], config)
+    assert [content if isinstance(content, bytes) else None for content in contents] == [
+        b"/ok/a",
+        None,
+        b"/busy/3/c",
+        b"/ok/d",
+        None,
+    ]
+    assert "gone" in str(contents[1])
+    assert "503" in str(contents[4])
+    assert Server.tries == {
+        "/ok/a": 1,
+        "/missing/b": 1,
+        "/busy/3/c": 3,
+        "/ok/d": 1,
+        "/busy/99/e": storage.TRIES,
+    }
+
+
+def test_a_number_in_a_name_is_not_an_answer_of_the_store(web: str) -> None:
+    """An image called 412 is tried again like any other: only the store's own code 412 means "changed"."""
+    (content,) = storage.read_many([(f"{web}/busy/2/IMG_0412.png", "")], LOCAL)
+    assert content == b"/busy/2/IMG_0412.png"
+
+
+def test_an_object_that_takes_too_long_fails_alone(web: str) -> None:
+    """The time limit holds for each object, retries included."""
+    started = time.monotonic()
+    slow, quick = storage.read_many([(f"{web}/slow/a", ""), (f"{web}/ok/b", "")], StorageConfig(timeout=0.3))
+    assert isinstance(slow, FetchError)
+    assert "time limit (storage.timeout)" in str(slow)
+    assert quick == b"/ok/b"
+    assert time.monotonic() - started < 5
+
+
+def client_error(code: str, message: str = "text") -> Exception:
+    """Return what s3fs raises for an answer of S3."""
+    response = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+    error = botocore.exceptions.ClientError(response, "GetObject")
+    translated: Exception = translate_boto_error(error)
+    return translated
+
+
+@pytest.mark.parametrize("code", ["PreconditionFailed", "412"])
+def test_an_object_that_changed_says_so(code: str) -> None:
+    """A version that was replaced between listing and reading is told from other errors, and not retried."""
+    error = client_error(code, "At least one of the pre-conditions you specified did not hold")
+    assert "changed after it was listed" in str(storage._fetch_error(error))
+
+
+# ---------------------------------------------------------------- write
+
+
+def test_write_is_whole_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that fails half-way leaves the old content, and no other file beside it."""
+    uri = f"file://{tmp_path}/deep/er/file"
+    storage.write(uri, b"old", LOCAL)
+    assert storage.read(uri, LOCAL) == b"old"
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="no space left on the device: free some"):
+        storage.write(uri, b"new", LOCAL)
+    assert storage.read(uri, LOCAL) == b"old"
+    assert [file.name for file in (tmp_path / "deep/er").iterdir()] == ["file"]
+
+
+def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
+    """While one file is written again and again, every read finds one of the contents whole."""
+    uri = f"file://{tmp_path}/file"
+    contents = {bytes([value]) * 200_000 for value in range(3)}
+    storage.write(uri, next(iter(contents)), LOCAL)
+    done = threading.Event()
+
+    def write() -> None:
+        for _ in range(10):
+            for content in contents:
+                storage.write(uri, content, LOCAL)
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    while not done.is_set():
+        assert storage.read(uri, LOCAL) in contents
+    thread.join()
+
+
+def test_hostile_names_are_written_as_they_are(tmp_path: Path) -> None:
+    """What is written under any name is read under it."""
+    for name in HOSTILE:
+        storage.write(f"file://{tmp_path}/{name}", name.encode(), LOCAL)
+    assert {file.name for file in tmp_path.iterdir()} == set(HOSTILE)
+    assert storage.names_under(f"file://{tmp_path}", LOCAL) == sorted(HOSTILE)
+
+
+def test_upload_copies_a_file(tmp_path: Path) -> None:
+    """The copy has the bytes of the file, and its folders are made."""
+    (tmp_path / "a").write_bytes(b"content")
+    storage.upload(tmp_path / "a", f"file://{tmp_path}/x/y", LOCAL)
+    assert (tmp_path / "x/y").read_bytes() == b"content"
+
+
+def test_read_of_what_is_not_there(tmp_path: Path) -> None:
+    """A missing file, and one below something that is no folder, are missing; a folder is an error."""
+    (tmp_path / "file").touch()
+    for name in ("nowhere", "file/below"):
+        with pytest.raises(FileNotFoundError):
+            storage.read(f"file://{tmp_path}/{name}", LOCAL)
+    with pytest.raises(StorageError, match="IsADirectoryError"):
+        storage.read(f"file://{tmp_path}", LOCAL)
+
+
+def test_names_under_what_is_not_there(tmp_path: Path) -> None:
+    """No folder has no names, and a file has its own."""
+    (tmp_path / "file").touch()
+    assert storage.names_under(f"file://{tmp_path}/nowhere", LOCAL) == []
+    assert storage.names_under(f"file://{tmp_path}/file/below", LOCAL) == []
+    assert storage.names_under(f"file://{tmp_path}/file", LOCAL) == ["file"]
+
+
+def test_local_folders_are_taken_at_their_word(tmp_path: Path) -> None:
+    """delta-rs creates files in a folder exclusively; probing leaves nothing there."""
+    assert storage.honours_conditional_writes(f"file://{tmp_path}", LOCAL)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (botocore.exceptions.NoCredentialsError(), "no credentials: set AWS_ACCESS_KEY_ID"),
+        (
+            botocore.exceptions.PartialCredentialsError(provider="env", cred_var="x"),
+            "no credentials: set AWS_ACCESS_KEY_ID",
+        ),
+        (client_error("InvalidAccessKeyId"), "refuses the credentials"),
+        (client_error("SignatureDoesNotMatch"), "refuses the credentials"),
+        (client_error("AccessDenied", "Access Denied"), "access denied"),
+        (client_error("403", "Forbidden"), "access denied"),
+        (client_error("NoSuchBucket"), "there is no bucket 'bucket'"),
+        (client_error("NoSuchKey"), "not found"),
+        (
+            botocore.exceptions.EndpointConnectionError(endpoint_url="http://127.0.0.1:9"),
+            "the endpoint cannot be reached: check --endpoint-url",
+        ),
+        (
+            botocore.exceptions.ConnectTimeoutError(endpoint_url="http://127.0.0.1:9"),
+            "the endpoint cannot be reached",
+        ),
+        (ConnectionRefusedError(111, "Connection refused"), "the endpoint cannot be reached"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left"),
+        (PermissionError(13, "Permission denied"), "access denied"),
+        (FileNotFoundError("x"), "not found"),
+        (ValueError("first\nsecond"), "ValueError: first second"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_explain_says_what_to_do_in_one_line(error: Exception, words: str) -> None:
+    """The line names the address and the remedy, whatever the client library's exception looks like."""
+    text = str(storage.explain(error, "s3://bucket/images"))
+    assert text.startswith("s3://bucket/images: ")
+    assert words in text
+    assert "\n" not in text
+
+
+def test_explain_finds_the_cause_behind_a_wrapper() -> None:
+    """An error that was wrapped on the way is explained by what began it."""
+    try:
+        try:
+            raise botocore.exceptions.NoCredentialsError
+        except botocore.exceptions.NoCredentialsError as cause:
+            raise OSError("cannot list") from cause
+    except OSError as error:
+        assert "no credentials" in str(storage.explain(error, "s3://b"))
+
+
+def test_what_was_explained_is_not_explained_again() -> None:
+    """A StorageError passes through as it is."""
+    error = StorageError("s3://b: said")
+    assert storage.explain(error, "s3://other") is error
+
+
+def test_a_store_out_of_reach_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing and looking up say that the endpoint does not answer; an object that is read just fails."""
+    for name, value in (("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")):
+        monkeypatch.setenv(name, value)
+    config = StorageConfig(endpoint_url="http://127.0.0.1:9", timeout=1)
+    for act in (
+        lambda: list(storage.list_objects("s3://bucket/a", config)),
+        lambda: storage.stat_many(["s3://bucket/a.png"], config),
+    ):
+        with pytest.raises(StorageError, match="cannot be reached: check --endpoint-url"):
+            act()
+    (failed,) = storage.read_many([("s3://bucket/a.png", "e")], config)
+    assert isinstance(failed, FetchError)

@@ -1,0 +1,210 @@
+"""The import rules: what may know what. The first lines of this file are the rules; the rest reads sources."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A module of `pipeline` may import those of the rows above its own, not those beside it, and none below.
+LAYERS = (
+    ("errors",),
+    ("config", "schema"),
+    ("storage",),
+    ("decode", "tiling", "predict", "encode", "progress", "demo.nuclei", "demo.server"),  # stages; edges
+    ("registry", "table", "train.data"),
+    ("inventory", "blocks", "train.loop"),  # blocks composes the stages
+    ("report", "quote"),
+    ("overview", "contact_sheet"),
+    ("job",),
+    ("demo.run",),
+    ("cli",),
+)
+BESIDE = {("predict", "tiling"), ("train.loop", "train.data")}  # the exceptions
+
+# These turn arrays and bytes into one another. They do no I/O, so errors are all they need of ours.
+PURE = ("decode", "tiling", "encode")
+
+# What may import `models`; `models` itself imports nothing of ours but `models`.
+MAY_IMPORT_MODELS = ("predict", "registry", "train.", "job")
+
+# A library that one place knows, so that only this place changes with it.
+ONLY_IN = {
+    "ray": ("pipeline.job", "pipeline.train.job"),
+    "fsspec": ("pipeline.storage",),
+    "s3fs": ("pipeline.storage",),
+    "aiobotocore": (),
+    "boto3": (),
+    "botocore": (),
+    "deltalake": ("pipeline.table",),
+    "prefect": ("flows",),
+    "torch": ("models", "pipeline.predict", "pipeline.train"),
+    "safetensors": ("models.checkpoint",),
+    "pydantic": ("pipeline.config",),
+    "typer": ("pipeline.cli", "pipeline.train.loop"),
+    "PIL": (
+        "pipeline.decode",
+        "pipeline.encode",
+        "pipeline.contact_sheet",
+        "pipeline.demo",
+        "pipeline.train.data",
+    ),
+}
+
+# `masklake --help` must answer at once: none of these is imported with the command line.
+NOT_WITH_CLI = ("ray", "torch", "pyarrow", "deltalake", "fsspec", "s3fs", "numpy", "PIL", "pydantic")
+
+# Prediction is used on machines that have nothing but torch, numpy and safetensors.
+NOT_WITH_PREDICT = ("ray", "prefect", "pydantic", "fsspec", "s3fs", "pyarrow", "deltalake", "rich", "typer")
+
+
+def files() -> dict[str, Path]:
+    """Return every source file by its dotted name."""
+    found = {}
+    for package in ("pipeline", "models", "flows"):
+        for file in (ROOT / package).rglob("*.py"):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+FILES = files()
+PIPELINE = sorted(
+    name.removeprefix("pipeline.") for name, file in FILES.items() if name.startswith("pipeline.")
+)
+MODULES = [name for name in PIPELINE if FILES[f"pipeline.{name}"].name != "__init__.py"]
+
+
+def statements(name: str) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield every import statement of a file, those within functions too."""
+    for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+
+
+def imports(name: str) -> set[str]:
+    """Return the dotted names of all modules that a file imports."""
+    found = set()
+    for node in statements(name):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif node.module:
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {module for module in below if module in FILES}
+            found |= modules or {node.module}  # `from pipeline import storage` imports pipeline.storage
+    return found
+
+
+def ours(name: str) -> set[str]:
+    """Return the modules of `pipeline` that a file imports, by their names below it."""
+    return {module.removeprefix("pipeline.") for module in imports(name) if module.startswith("pipeline.")}
+
+
+def layer(name: str) -> int:
+    return next(level for level, modules in enumerate(LAYERS) if name in modules)
+
+
+def test_the_reader_of_imports_sees_all_forms() -> None:
+    """The rules below would hold of anything if imports were overlooked: some that are known are found."""
+    assert {"storage", "config", "table"} <= ours("pipeline.inventory")
+    assert {"job", "quote", "overview"} <= ours("pipeline.cli")  # within functions
+    assert "ray.data" in imports("pipeline.job")
+    assert "models.weights" in imports("pipeline.registry")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_pipeline_imports_point_downwards(name: str) -> None:
+    """A module knows only what lies below it: stages do not know each other, and nothing knows the job."""
+    assert any(name in modules for modules in LAYERS), f"pipeline.{name} has no layer: add it to LAYERS"
+    for other in ours(f"pipeline.{name}"):
+        assert layer(other) < layer(name) or (name, other) in BESIDE, f"{name} must not import {other}"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_stages_do_no_io(name: str) -> None:
+    """Decoding, tiling and encoding know neither storage nor configuration."""
+    assert ours(f"pipeline.{name}") <= {"errors"}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in FILES if name.partition(".")[0] == "models"))
+def test_models_import_nothing_of_ours(name: str) -> None:
+    """The network can be taken out of this repository and used elsewhere."""
+    assert not {module.partition(".")[0] for module in imports(name)} & {"pipeline", "flows"}
+
+
+@pytest.mark.parametrize("name", PIPELINE)
+def test_few_know_the_network(name: str) -> None:
+    """Only prediction, training, the registry and the job have to do with the network."""
+    if any(module.partition(".")[0] == "models" for module in imports(f"pipeline.{name}")):
+        assert name.startswith(MAY_IMPORT_MODELS)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_pipeline_does_not_know_flows(name: str) -> None:
+    """Orchestration is on top: whatever is not a flow works without it."""
+    if not name.startswith("flows"):
+        assert not [module for module in imports(name) if module.partition(".")[0] == "flows"]
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_IN))
+def test_library_is_known_in_one_place(library: str) -> None:
+    """Each library that could be exchanged is imported where the design says, and nowhere else."""
+    users = [name for name in FILES if library in {module.partition(".")[0] for module in imports(name)}]
+    wrong = [
+        name
+        for name in users
+        if not any(name == place or name.startswith(f"{place}.") for place in ONLY_IN[library])
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_imports_are_absolute_and_named(name: str) -> None:
+    """No wildcard and no relative import: a name's origin can be read off."""
+    for node in statements(name):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}"
+            assert "*" not in {alias.name for alias in node.names}, f"line {node.lineno}"
+
+
+def run(code: str) -> str:
+    """Return what a fresh interpreter prints."""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_command_line_imports_nothing_heavy() -> None:
+    """Importing the command line leaves Ray, torch, Arrow and the storage libraries alone."""
+    loaded = run("import sys, pipeline.cli; print(*sys.modules)").split()
+    assert not set(NOT_WITH_CLI) & {name.partition(".")[0] for name in loaded}
+
+
+PREDICT_ALONE = """
+import sys
+for name in {blocked}:
+    sys.modules[name] = None  # importing it raises ImportError
+from types import SimpleNamespace
+import numpy as np
+from models import AttentionUNet, AttentionUNetConfig, Checkpoint, Normalisation
+from pipeline.predict import Segmenter
+config = AttentionUNetConfig(widths=(8, 16), attention_levels=(1,))
+checkpoint = Checkpoint(
+    model=AttentionUNet(config).eval(), config=config, classes=(), metrics={{}}, digest="",
+    normalisation=Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3),
+)
+settings = SimpleNamespace(device="cpu", precision="float32", tile_batch=2, threads=1)
+segmenter = Segmenter(checkpoint, settings, SimpleNamespace(side=32, overlap=0))
+print(segmenter([np.zeros((40, 50, 3), np.uint8)])[0].labels_HW.shape)
+"""
+
+
+def test_prediction_runs_alone() -> None:
+    """`models` and `pipeline.predict` work where Ray, Prefect, pydantic, fsspec and Arrow are missing."""
+    assert run(PREDICT_ALONE.format(blocked=NOT_WITH_PREDICT)).strip() == "(40, 50)"
