@@ -16,13 +16,14 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.config import DecodeConfig, PredictConfig, StorageConfig, TilingConfig
 from pipeline.decode import decode
 from pipeline.encode import encode_grey, encode_mask
-from pipeline.errors import ImageError, ModelError
+from pipeline.errors import ImageError, ModelError, StorageError
 from pipeline.registry import fetch_checkpoint
 from pipeline.schema import ATTENTION, ERROR, PLAN_ROW, ROW
 from pipeline.table import Part, write_part
@@ -30,7 +31,7 @@ from pipeline.table import Part, write_part
 FETCH_BYTES: Final = 64 << 20  # of objects that one task holds at a time
 STAGES: Final = ("fetch", "decode", "segment", "encode", "write")
 
-_SECONDS = [pa.field(f"{stage}_seconds", pa.float64()) for stage in STAGES[:-1]]
+_SECONDS = [pa.field(f"{stage}_seconds", pa.float64()) for stage in STAGES]
 _SIZE = [pa.field("error", ERROR), pa.field("height", pa.int32()), pa.field("width", pa.int32())]
 DECODED: Final = pa.schema([*PLAN_ROW, *_SIZE, pa.field("pixels", pa.large_binary()), *_SECONDS[:2]])
 SEGMENTED: Final = pa.schema(
@@ -44,6 +45,14 @@ SEGMENTED: Final = pa.schema(
         pa.field("attention_map", pa.binary()),
         pa.field("attention_map_width", pa.int32()),
         *_SECONDS[:3],
+    ]
+)
+WRITTEN: Final = pa.schema(
+    [
+        *(pa.field(name, pa.string()) for name in ("path", "run_id", "status", "statistics")),
+        *(pa.field(name, pa.int64()) for name in ("size", "rows")),
+        *_SECONDS,
+        pa.field("problem", pa.string()),  # why nothing could be written; null if all is well
     ]
 )
 
@@ -63,6 +72,15 @@ def failure(error: Exception, stage: str) -> dict[str, str]:
     """Return the `error` of a failed row."""
     where = error.stage if isinstance(error, ImageError) else stage
     return {"stage": where, "type": type(error).__name__, "message": " ".join(str(error).split())[:1000]}
+
+
+# ---------------------------------------------------------------- plan
+
+
+def plan_rows(group: pa.Table, *, plan_uri: str, storage_config: StorageConfig) -> pa.Table:
+    """Return the rows of the plan's row group whose number is the one `id` in `group`."""
+    with storage.open_input(plan_uri, storage_config) as file:
+        return pq.ParquetFile(file).read_row_group(group["id"][0].as_py())
 
 
 # ---------------------------------------------------------------- fetch and decode
@@ -168,7 +186,7 @@ class SegmentBlock:
 
 
 def encode_and_write(block: pa.Table, *, labels: RowLabels, storage_config: StorageConfig) -> pa.Table:
-    """Write the images of `block` (SEGMENTED) as parts, and return one row a part: Part and stage seconds."""
+    """Write the images of `block` (SEGMENTED) as parts, and return one row a part (WRITTEN)."""
     done: dict[str, list[dict[str, Any]]] = {"ok": [], "failed": []}
     started = time.perf_counter()
     rows = block.drop_columns(["labels", "attention_map"]).to_pylist()
@@ -192,10 +210,13 @@ def encode_and_write(block: pa.Table, *, labels: RowLabels, storage_config: Stor
     for status, ended in done.items():
         if ended:
             started = time.perf_counter()
-            part = write_part(finish_rows(ended, status, labels), labels.table_uri, storage_config)
+            try:
+                part = write_part(finish_rows(ended, status, labels), labels.table_uri, storage_config)
+            except StorageError as error:  # no image is at fault: the driver stops the run with this line
+                return pa.Table.from_pylist([{"problem": str(error)}], WRITTEN)
             parts.append({**asdict(part), **seconds, "write_seconds": time.perf_counter() - started})
             seconds = dict.fromkeys(seconds, 0.0)  # a block's seconds count once
-    return pa.Table.from_pylist(parts)
+    return pa.Table.from_pylist(parts, WRITTEN)
 
 
 def _pictures(
@@ -250,7 +271,7 @@ def _binary(arrays: Sequence[NDArray[np.uint8] | None]) -> pa.Array:
     for array, start, size in zip(arrays, offsets[:-1], sizes, strict=True):
         if array is not None:
             data[start : start + size] = array.reshape(-1)
-    valid = pa.array([array is not None for array in arrays]).buffers()[1]
+    valid = pa.array([array is not None for array in arrays], pa.bool_()).buffers()[1]
     return pa.Array.from_buffers(
         pa.large_binary(), len(arrays), [valid, pa.py_buffer(offsets), pa.py_buffer(data)]
     )

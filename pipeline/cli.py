@@ -36,7 +36,10 @@ images, 130 and 143 stopped by Ctrl-C or SIGTERM.
 P = ParamSpec("P")
 
 Source = Annotated[
-    str, typer.Argument(help="bucket prefix, folder, or manifest (.parquet, .csv, .txt) of URIs")
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="bucket prefix, folder, or manifest (.parquet, .csv, .txt) of URIs"
+    ),
 ]
 TableUri = Annotated[str, typer.Argument(metavar="TABLE", help="folder or bucket URI of the table")]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file; options on the command line win")]
@@ -328,7 +331,7 @@ def failures(
 @command("drop-run")
 def drop_run(
     table: TableUri,
-    run_id: Annotated[str, typer.Argument(help="as shown by masklake show")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="as shown by masklake show")],
     endpoint_url: Endpoint = None,
     debug: Debug = False,
 ) -> None:

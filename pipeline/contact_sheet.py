@@ -168,6 +168,7 @@ def _failures(table: Table, run_id: str | None) -> list[dict[str, str]]:
     seen: Counter[tuple[str, str]] = Counter()
     ranks = []
     for row in rows:
+        row |= {name: row[name] or "" for name in ("stage", "type", "message")}
         ranks.append(seen[row["stage"], row["type"]])
         seen[row["stage"], row["type"]] += 1
     return [row for _, row in sorted(zip(ranks, rows, strict=True), key=lambda pair: pair[0])]
@@ -256,7 +257,7 @@ class _Sheet:
             x += 32 + self.text((x + 32, y), name, SMALL_SIZE, width=GROUP // 2) + 32
         if has_map:
             bar = Image.fromarray(_viridis(np.tile(np.arange(256, dtype=np.uint8), (22, 1))))
-            label = "attention that a place receives:  low"
+            label = "attention that a place receives, log scale:  low"
             left = WIDTH - MARGIN - 46 - 12 - bar.width
             width = round(_font(SMALL_SIZE).getlength(label))
             self.text((left - 12 - width, y), label, SMALL_SIZE, FAINT)

@@ -43,7 +43,8 @@ class Plan:
     done: int  # the table has them: masks, and failures that are permanent
     new: int  # of todo: never seen under this recipe
     changed: int  # of todo: the table has another version of the object
-    retried: tuple[str, ...]  # of todo: image_ids whose failed row goes first
+    retried: int  # of todo: failed before
+    outdated: tuple[str, ...]  # image_ids of failed rows that make way for this run's
 
 
 def image_id(uri: str, etag: str) -> str:
@@ -84,10 +85,10 @@ def make_plan(
             f"{source.uri}: no image there ({skipped} objects with other names): "
             f"check the prefix, or --include (now {', '.join(source.include)})"
         )
-    again = pc.equal(seen["status"], "failed")
-    if not retry_failed:
-        again = pc.and_(again, pc.is_in(seen["stage"], value_set=pa.array(TRANSIENT_STAGES)))
-    retry_ids = seen["image_id"].filter(again)
+    transient = pc.and_(
+        pc.equal(seen["status"], "failed"), pc.is_in(seen["stage"], value_set=pa.array(TRANSIENT_STAGES))
+    )
+    again = pc.equal(seen["status"], "failed") if retry_failed else transient
     done_ids = seen["image_id"].filter(pc.invert(again))
     todo = pc.invert(pc.is_in(ids, value_set=_flat(done_ids)))
     if _is_manifest(source.uri):  # may name an object twice: it counts once
@@ -97,8 +98,16 @@ def make_plan(
     _filter_file(listing, plan_file, lambda batch, start: todo.slice(start, batch.num_rows))
     listing.unlink()
     planned = pq.read_table(plan_file, columns=["image_id", "uri", "size_bytes"])
-    retried = planned["image_id"].filter(pc.is_in(planned["image_id"], value_set=_flat(retry_ids)))
-    known = pc.sum(pc.is_in(planned["uri"], value_set=_flat(seen["uri"]))).as_py() or 0
+    # A failed row makes way for the same image, and one that may pass also for a newer version of its object.
+    outdated = pc.or_(
+        pc.and_(again, pc.is_in(seen["image_id"], value_set=_flat(planned["image_id"]))),
+        pc.and_(transient, pc.is_in(seen["uri"], value_set=_flat(planned["uri"]))),
+    )
+    failed_uris = seen["uri"].filter(outdated)
+    retried = pc.is_in(planned["uri"], value_set=_flat(failed_uris))
+    settled_uris = seen["uri"].filter(pc.invert(outdated))
+    changed = pc.and_(pc.invert(retried), pc.is_in(planned["uri"], value_set=_flat(settled_uris)))
+    retried_count, changed_count = pc.sum(retried).as_py() or 0, pc.sum(changed).as_py() or 0
     return Plan(
         file=plan_file,
         todo=planned.num_rows,
@@ -107,9 +116,10 @@ def make_plan(
         listed_bytes=pc.sum(columns["size_bytes"]).as_py() or 0,
         skipped=skipped,
         done=columns.num_rows - planned.num_rows,
-        new=planned.num_rows - known,
-        changed=known - len(retried),
-        retried=tuple(retried.to_pylist()),
+        new=planned.num_rows - changed_count - retried_count,
+        changed=changed_count,
+        retried=retried_count,
+        outdated=tuple(seen["image_id"].filter(outdated).to_pylist()),
     )
 
 
@@ -129,13 +139,18 @@ def left_over(plan_file: Path, table: Table, run_id: str, target: Path) -> int:
 def _filter_file(source: Path, target: Path, keep: Callable[[pa.RecordBatch, int], pa.Array]) -> int:
     """Copy the rows for which `keep(batch, number of its first row)` is true; return how many there are."""
     count = start = 0
+    waiting = PLAN_ROW.empty_table()  # few rows of many groups: a reader wants them together
     with pq.ParquetWriter(target, PLAN_ROW, compression="zstd") as writer:
         for batch in pq.ParquetFile(source).iter_batches(ROWS_PER_GROUP):
-            kept = batch.filter(keep(batch, start))
+            kept = pa.Table.from_batches([batch.filter(keep(batch, start))], PLAN_ROW)
             start += batch.num_rows
             count += kept.num_rows
-            if kept.num_rows:
-                writer.write_batch(kept)
+            waiting = pa.concat_tables([waiting, kept])
+            if waiting.num_rows >= ROWS_PER_GROUP:
+                writer.write_table(waiting.slice(0, ROWS_PER_GROUP))
+                waiting = waiting.slice(ROWS_PER_GROUP)
+        if waiting.num_rows:
+            writer.write_table(waiting)
     return count
 
 

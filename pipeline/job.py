@@ -7,21 +7,14 @@ and is the table's single committer; what the workers do with an image is in `pi
 import contextlib
 import functools
 import json
-import logging
-import os
 import queue
-import signal
-import sys
 import tempfile
 import threading
 import time
 import uuid
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import pyarrow as pa
@@ -37,20 +30,23 @@ from pipeline.blocks import (
     encode_and_write,
     fetch_and_decode,
     finish_rows,
+    plan_rows,
 )
-from pipeline.config import JobConfig, Recipe, RunConfig
-from pipeline.errors import InterruptedRun, MasklakeError, StalledError
-from pipeline.inventory import Plan, check_places, left_over, make_plan
+from pipeline.config import JobConfig, PredictConfig, Recipe
+from pipeline.errors import ConcurrentRunError, InterruptedRun, MasklakeError, StalledError, StorageError
+from pipeline.inventory import Plan, check_places, left_over, make_plan, nothing_seen
+from pipeline.predict import choose_device
 from pipeline.progress import Reporter
 from pipeline.registry import fetch_checkpoint
 from pipeline.report import StageReport, Summary
+from pipeline.session import SPARE_CPUS, LostBlocks, Signals, last_line, ray_session
 from pipeline.table import Part, Table, write_part
 
 RETRY_BLOCKS: Final = (8, 1)  # images of a block when the run reconciles plan with commits
 WORKER_RETRIES: Final = 1  # of a block whose worker died, before it is let go
 ACTOR_RESTARTS: Final = 20
 TASK_CPUS: Final = 0.25  # what a fetch or write task asks of Ray: a fraction, so that it fits beside an actor
-SPARE_CPUS: Final = 1  # that Ray is told of beside the cores: it wants a whole one for cutting the plan
+MANY_LEFT: Final = 100  # images that all fail alone: then the workers are at fault, not the images
 POLL_SECONDS: Final = 0.25
 
 
@@ -63,20 +59,28 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
     check_places(config.source.uri, config.table)
     files = fetch_checkpoint(config.model, config.storage)
     checkpoint = files.load()
+    if config.run.ray_address is None:
+        choose_device(config.predict.device)  # refuses what is not here, before anything starts
     recipe = Recipe.of(checkpoint.digest, [c.name for c in checkpoint.classes], config.tiling)
-    table = Table.open_or_create(config.table, config.storage)
+    table = Table.open(config.table, config.storage) if Table.exists(config.table, config.storage) else None
     with tempfile.TemporaryDirectory(prefix="masklake-") as name:
         folder = Path(name)
         plan = make_plan(
             config.source,
             config.storage,
-            table.done(recipe.id),
+            table.done(recipe.id) if table else nothing_seen(),
             folder,
             retry_failed=config.run.retry_failed,
             progress=reporter.listed,
         )
         if plan.todo == 0:
-            return Summary.nothing_to_do(table.uri, plan)
+            return Summary.nothing_to_do(config.table, plan)
+        if not storage.check_table_store(config.table, config.storage):
+            reporter.say(
+                f"note: the store of {config.table} ignores conditional writes, so two runs at once on this "
+                "table could overwrite each other's commits: run one at a time"
+            )
+        table = table or _new_table(config, recipe)
         labels = RowLabels(
             table_uri=table.uri,
             run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}",
@@ -86,19 +90,21 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
         )
         described = {"config": config.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
         table.write_run_file(labels.run_id, "config.json", json.dumps(described, indent=2).encode())
-        if not storage.honours_conditional_writes(table.uri, config.storage):
-            reporter.say(
-                f"note: the store of {table.uri} ignores conditional writes, so two runs at once on this "
-                "table could overwrite each other's commits: run one at a time"
-            )
-        table.delete_failures(plan.retried, recipe.id)
+        table.delete_failures(plan.outdated, recipe.id)
         reporter.started(plan.todo)
-        run = _Run(config, table, labels, checkpoint, reporter)
-        with _ray(config.run), _Signals() as signals:
+        run = _Run(config, table, labels, files.uri, checkpoint, reporter)
+        with Signals() as signals, ray_session(config.run, signals):
             run.all(plan, folder, signals)
     summary = Summary.of_run(table, labels.run_id, plan, time.monotonic() - started, run.stages())
     table.write_run_file(labels.run_id, "summary.json", summary.to_json())
     return summary
+
+
+def _new_table(config: JobConfig, recipe: Recipe) -> Table:
+    table = Table.open_or_create(config.table, config.storage)
+    if table.done(recipe.id).num_rows:  # made and filled after we planned: the plan knows nothing of it
+        raise ConcurrentRunError(f"{table.uri}: another run began it just now: run this command again")
+    return table
 
 
 @dataclass(slots=True)
@@ -108,34 +114,38 @@ class _Run:
     config: JobConfig
     table: Table
     labels: RowLabels
+    model: str  # address that every worker can read
     checkpoint: Checkpoint
     reporter: Reporter
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     workers: dict[str, int] = field(default_factory=dict)
     committed: int = 0
 
-    def all(self, plan: Plan, folder: Path, signals: "_Signals") -> None:
+    def all(self, plan: Plan, folder: Path, signals: Signals) -> None:
         """Do the plan; what did not come back is done again in smaller blocks, then given up one by one."""
-        todo, count = plan.file, plan.todo
+        self.table.check_alone()  # Ray took seconds to start: a run that is under way has committed by now
+        todo, count, lost = plan.file, plan.todo, LostBlocks()
+        before = 0
         for attempt, block_images in enumerate((self._block_images(count), *RETRY_BLOCKS)):
             uri = self.table.copy_run_file(self.labels.run_id, f"plan-{attempt}.parquet", todo)
-            self._commit_stream(self._graph(uri, block_images), signals)
+            before = self.committed
+            groups = pq.read_metadata(todo).num_row_groups
+            self._commit_stream(self._graph(uri, groups, block_images), signals)
             rest = folder / f"plan-{attempt + 1}.parquet"
             count = left_over(todo, self.table, self.labels.run_id, rest)
             if count == 0:
                 return
             todo = rest
-            self.reporter.say(f"{count} images did not come back from their workers; trying them again apart")
-        if self.committed == 0:
-            raise MasklakeError(
-                "no image came through: every worker died or failed; "
-                "Ray's logs (/tmp/ray/session_latest/logs) say why"
+            self.reporter.say(
+                f"{count:,} images did not come back ({lost.reason}): trying them again in smaller blocks"
             )
+        if self.committed == before and (before == 0 or count > MANY_LEFT):
+            raise MasklakeError(f"{count:,} images do not come through, and are left undone: {lost.reason}")
         self._give_up(todo)
 
     # ------------------------------------------------------------ the graph
 
-    def _graph(self, plan_uri: str, block_images: int) -> Any:
+    def _graph(self, plan_uri: str, plan_groups: int, block_images: int) -> Any:
         """Return the lazy dataset whose rows are the parts that were written."""
         import ray.data
         from ray.data import ActorPoolStrategy, TaskPoolStrategy
@@ -153,10 +163,14 @@ class _Run:
             "segment": actors,
             "encode + write": max(1, cpus // 4),
         }
-        scheme, path = storage.split(plan_uri)
-        filesystem = None if scheme == "file" else storage.filesystem(plan_uri, self.config.storage)
         return (
-            ray.data.read_parquet(path, filesystem=filesystem, num_cpus=TASK_CPUS)
+            ray.data.range(plan_groups, override_num_blocks=plan_groups)
+            .map_batches(
+                functools.partial(plan_rows, plan_uri=plan_uri, storage_config=self.config.storage),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=TASK_CPUS,
+            )
             .repartition(target_num_rows_per_block=block_images)
             .map_batches(
                 functools.partial(
@@ -174,10 +188,10 @@ class _Run:
             .map_batches(
                 SegmentBlock,
                 fn_constructor_args=(
-                    self.config.model,
+                    self.model,
                     self.checkpoint.digest,
                     self.config.storage,
-                    self.config.predict,
+                    self._predict_config(cpus, actors),
                     self.config.tiling,
                 ),
                 batch_size=block_images,
@@ -198,13 +212,19 @@ class _Run:
             )
         )
 
+    def _predict_config(self, cpus: int, actors: int) -> PredictConfig:
+        """Return the prediction's section with the actor's share of the cores filled in."""
+        cores = cpus if self.config.run.ray_address else cpus - SPARE_CPUS
+        threads = self.config.predict.threads or max(1, cores // actors)
+        return self.config.predict.model_copy(update={"threads": threads})
+
     def _block_images(self, todo: int) -> int:
         """Return how many images travel together: few in a small run, so that its stages overlap."""
         return min(self.config.run.block_images, max(RETRY_BLOCKS[0], todo // 16))
 
     # ------------------------------------------------------------ commit
 
-    def _commit_stream(self, dataset: Any, signals: "_Signals") -> None:
+    def _commit_stream(self, dataset: Any, signals: Signals) -> None:
         """Iterate over the written parts and commit them every few seconds, the first at once."""
         results = _in_background(dataset)
         waiting: list[Part] = []
@@ -215,11 +235,15 @@ class _Run:
                 item = results.get(timeout=POLL_SECONDS)
                 last_move = time.monotonic()
                 if isinstance(item, pa.Table):
-                    waiting += self._received(item)
+                    try:
+                        waiting += self._received(item)
+                    except StorageError:
+                        self._commit(waiting)
+                        raise
                 else:
                     self._commit(waiting)
                     if item is not None:
-                        raise MasklakeError(f"Ray stopped the run: {_first_line(item)}") from item
+                        raise MasklakeError(f"Ray stopped the run: {last_line(item)}") from item
                     return
             now = time.monotonic()
             if waiting and now - last_commit >= self.config.run.commit_seconds:
@@ -242,7 +266,10 @@ class _Run:
             self.reporter.tick()
 
     def _received(self, rows: pa.Table) -> list[Part]:
+        """Return the parts that a writer reports. Raises StorageError if it could not write."""
         parts = rows.to_pylist()
+        if problem := next((part["problem"] for part in parts if part["problem"]), None):
+            raise StorageError(problem)
         for stage in STAGES:
             self.seconds[stage] += sum(part[f"{stage}_seconds"] for part in parts)
         return [as_part(part) for part in parts]
@@ -286,84 +313,3 @@ def _in_background(dataset: Any) -> "queue.Queue[pa.Table | BaseException | None
 
     threading.Thread(target=iterate, daemon=True, name="masklake-stream").start()
     return results
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
-
-
-# ---------------------------------------------------------------- Ray and signals
-
-
-@contextlib.contextmanager
-def _ray(config: RunConfig) -> Iterator[None]:
-    """Start Ray on this machine, or join the cluster at `ray_address`; leave it as it was found."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what concerns an image becomes its row
-    import ray
-    import ray.data  # its loggers exist from here on
-
-    warnings.filterwarnings("ignore", message=".*ray_remote_args")  # the pin in pyproject.toml knows of it
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if ray.is_initialized():
-        yield
-        return
-    try:
-        with _mute():
-            if config.ray_address:
-                ray.init(config.ray_address, log_to_driver=False, logging_level=logging.ERROR)
-            else:
-                ray.init(
-                    "local",
-                    num_cpus=(os.cpu_count() or 1) + SPARE_CPUS,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = config.ray_address or "on this machine"
-        raise MasklakeError(f"Ray cannot be started or reached ({where}): {_first_line(error)}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _mute() -> Iterator[None]:
-    """Keep what Ray's C++ side says of itself while it starts off the terminal; errors are raised anyway."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-class _Signals:
-    """While entered, the first Ctrl-C or SIGTERM is only noted, and the second ends the process at once."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Signals":
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._before[signum] = signal.signal(signum, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-
-    def _note(self, signum: int, _: FrameType | None) -> None:
-        if self.received:
-            os._exit(128 + signum)
-        self.received = signum

@@ -67,7 +67,7 @@ class Segmentation:
     class_pixels: list[int]  # by class id
     confidence: float  # mean over pixels of the winning probability, 1/K to 1
     attention: list[Attention]
-    attention_map_hw: NDArray[np.uint8] | None  # received attention of the first block; 255 is its maximum
+    attention_map_hw: NDArray[np.uint8] | None  # log(1 + received) of the first block; 255 is its maximum
 
 
 class Segmenter:
@@ -251,7 +251,8 @@ class _Canvas:
                 / torch.from_numpy(weights).to(map_hw.device)[stride // 2 :: stride, stride // 2 :: stride]
             )
         map_hw = map_hw[: -(-self.grid.height // stride), : -(-self.grid.width // stride)]
-        scaled = map_hw * (255 / map_hw.max().clamp_min(1e-6))
+        # Some tokens receive hundreds of times the uniform share: linear bytes would show nothing else.
+        scaled = map_hw.log1p() * (255 / map_hw.max().log1p().clamp_min(1e-6))
         return scaled.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
     def free(self) -> None:

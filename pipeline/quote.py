@@ -35,7 +35,7 @@ class Quote:
     retried: int
     todo: int
     todo_bytes: int
-    images_per_second: float | None  # None: nothing to do
+    images_per_second: float | None  # None: nothing to do, or unknown
     measured: str  # where the speed comes from
     seconds: float
     cost: float | None  # in the currency of --price-per-hour
@@ -58,6 +58,8 @@ class Quote:
                 f"  time       about {duration(self.seconds)} at {self.images_per_second:.1f} images/s "
                 f"({self.measured})"
             )
+        elif self.todo:
+            lines.append(f"  time       unknown ({self.measured})")
         if self.cost is not None:
             lines.append(f"  cost       about {self.cost:,.2f}")
         return "\n".join(lines)
@@ -93,6 +95,8 @@ def quote(config: JobConfig, price_per_hour: float | None, reporter: Reporter) -
                     ),
                 )
                 measured = f"measured on {min(SAMPLE_IMAGES, plan.todo)} images, on this machine"
+            if speed is None:
+                measured = "no image of the sample could be read"
     seconds = plan.todo / speed if speed else 0.0
     return Quote(
         source=storage.canonical(config.source.uri),
@@ -104,13 +108,15 @@ def quote(config: JobConfig, price_per_hour: float | None, reporter: Reporter) -
         done=plan.done,
         new=plan.new,
         changed=plan.changed,
-        retried=len(plan.retried),
+        retried=plan.retried,
         todo=plan.todo,
         todo_bytes=plan.todo_bytes,
         images_per_second=speed,
         measured=measured,
         seconds=seconds,
-        cost=None if price_per_hour is None else seconds / 3600 * price_per_hour,
+        cost=seconds / 3600 * price_per_hour
+        if price_per_hour is not None and (speed or not plan.todo)
+        else None,
     )
 
 
@@ -124,8 +130,8 @@ def _earlier_speed(table: Table, recipe: str) -> float | None:
     return None
 
 
-def _sample_speed(plan_file: Path, config: JobConfig, actor: SegmentBlock) -> float:
-    """Return images/s of one actor on images spread over the plan, fetched and decoded as in a run."""
+def _sample_speed(plan_file: Path, config: JobConfig, actor: SegmentBlock) -> float | None:
+    """Return images/s of one actor on images spread over the plan, or None if none of them can be read."""
     rows = pq.read_table(plan_file)
     step = max(1, rows.num_rows // SAMPLE_IMAGES)
     sample = rows.take(list(range(0, rows.num_rows, step))[:SAMPLE_IMAGES])
@@ -138,8 +144,8 @@ def _sample_speed(plan_file: Path, config: JobConfig, actor: SegmentBlock) -> fl
     started = time.perf_counter()
     for block in decoded:
         actor(block)
-    images: int = sample.num_rows
-    return images / max(1e-9, time.perf_counter() - started)
+    images = sum(block.num_rows - block["pixels"].null_count for block in decoded)
+    return images / max(1e-9, time.perf_counter() - started) if images else None
 
 
 def _size(size: float) -> str:

@@ -44,10 +44,12 @@ def shipped() -> list[str]:
 def fetch_checkpoint(model: str, config: StorageConfig) -> CheckpointFiles:
     """Return the files of a checkpoint, by shipped name or by the address of its folder.
 
+    Its `uri` can stand for `model` again, on any machine that reaches the place.
+
     Raises ModelError if there is none, and StorageError if the store cannot be used.
     """
-    if model in shipped():
-        uri, folder = f"masklake:{model}", storage.canonical(str(SHIPPED / model))
+    if (name := model.removeprefix("masklake:")) in shipped():
+        uri, folder = f"masklake:{name}", storage.canonical(str(SHIPPED / name))
     else:
         uri = folder = storage.canonical(model)
     try:

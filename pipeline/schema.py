@@ -52,7 +52,7 @@ ROW: Final = pa.schema(
         pa.field("class_pixels", pa.list_(pa.int64())),  # by class id
         pa.field("confidence", pa.float32()),  # mean probability of the winning class
         pa.field("attention", pa.list_(ATTENTION)),
-        pa.field("attention_map", IMAGE),  # grey PNG: received attention, 255 = its maximum
+        pa.field("attention_map", IMAGE),  # grey PNG: log(1 + received), 255 = its maximum
         pa.field("recipe", pa.string()),
         pa.field("model", pa.string()),  # URI@digest
         pa.field("run_id", pa.string()),

@@ -43,13 +43,15 @@ def split(uri: str) -> tuple[str, str]:
     """Return (scheme, path) of a URI or a local path. Bucket and key stay together in the path."""
     scheme, found, path = uri.partition("://")
     if not found:
-        return "file", str(Path(uri).expanduser().absolute())
+        return "file", os.path.abspath(Path(uri).expanduser())  # noqa: PTH100 - resolves `..`, not links
     return scheme.lower(), path
 
 
 def canonical(uri: str) -> str:
     """Return the one spelling of a prefix or table address: absolute, without a slash at the end."""
     scheme, path = split(uri)
+    if scheme == "file":
+        path = os.path.abspath(path)  # noqa: PTH100 - resolves `..`, not links
     return f"{scheme}://{path.rstrip('/') or '/'}"
 
 
@@ -269,6 +271,11 @@ def read(uri: str, config: StorageConfig) -> bytes:
     return data
 
 
+def open_input(uri: str, config: StorageConfig) -> Any:
+    """Return a binary file object that reads an object piece by piece; to be closed by the caller."""
+    return filesystem(uri, config).open(_address(uri), "rb")
+
+
 def read_many(objects: Sequence[tuple[str, str]], config: StorageConfig) -> list[bytes | FetchError]:
     """Return the content of each (URI, ETag), in order, or the FetchError that says why there is none.
 
@@ -431,22 +438,31 @@ def names_under(uri: str, config: StorageConfig) -> list[str]:
     return sorted(name.rstrip("/").rpartition("/")[2] for name in entries)
 
 
-def honours_conditional_writes(folder: str, config: StorageConfig) -> bool:
+def check_table_store(folder: str, config: StorageConfig) -> bool:
     """Return whether the store refuses to create an object twice (If-None-Match), by trying it.
 
-    Leaves nothing behind. Stores other than S3 and local folders are taken at their word.
+    Leaves nothing behind. Stores other than S3 and local folders are taken at their word. Raises
+    StorageError if nothing can be written there, or no part of an object read, as Parquet's readers do.
     """
-    scheme, path = split(folder)
+    scheme, path = split(canonical(folder))
     if scheme != "s3":
         return True
     fs = filesystem(folder, config)
     bucket, _, key = f"{path}/.probe-{uuid.uuid4().hex}".partition("/")
     try:
-        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"1", IfNoneMatch="*")
+        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"12", IfNoneMatch="*")
+        part = fs.call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
     except Exception as error:
         raise explain(error, folder) from error
     try:
-        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"2", IfNoneMatch="*")
+        if part["ResponseMetadata"]["HTTPStatusCode"] != 206:
+            raise StorageError(
+                f"{folder}: the store sends the whole object where a part of it is asked for, "
+                "so no table can be read there: name a table on another store"
+            )
+        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"34", IfNoneMatch="*")
+    except StorageError:
+        raise
     except Exception:
         return True
     finally:

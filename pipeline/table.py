@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,6 +53,15 @@ class Part:
     def partition(self) -> dict[str, str | None]:
         """Return the partition values, in the order of the table's partition columns."""
         return {"run_id": self.run_id, "status": self.status}
+
+
+class File(NamedTuple):
+    """One committed file."""
+
+    path: str  # below the table
+    size: int  # bytes
+    run_id: str
+    status: str
 
 
 def write_part(rows: pa.Table, table_uri: str, storage_config: StorageConfig) -> Part:
@@ -181,8 +190,8 @@ class Table:
         Raises ConcurrentRunError if another run committed since this one opened the table, and StorageError
         if the store does not answer; the parts stay invisible then, and their images are done again.
         """
-        now = int(datetime.now(UTC).timestamp() * 1000)
-        adds = [AddAction(p.path, p.size, p.partition, now, True, p.statistics) for p in parts]
+        now = _now_ms()
+        adds = [_add(part, now, data_change=True) for part in parts]
         for attempt in range(COMMIT_TRIES):
             target = self._next(RUN)
             try:
@@ -211,65 +220,49 @@ class Table:
         self._fences[RUN] = target
 
     def delete_failures(self, image_ids: Sequence[str], recipe: str) -> int:
-        """Delete the failed rows of these images under a recipe, and return how many there were."""
+        """Delete the failed rows of these images under a recipe, all of them or none; return how many."""
+        if not image_ids:
+            return 0
+        self._next(REWRITE)  # brings the newest files
+        wanted = pa.array(image_ids, pa.string())
+        olds: list[File] = []
+        news: list[Part] = []
         deleted = 0
-        for start in range(0, len(image_ids), 1000):
-            ids = ", ".join(f"'{image_id}'" for image_id in image_ids[start : start + 1000])
-            deleted += self._delete(f"status = 'failed' AND recipe = '{recipe}' AND image_id IN ({ids})")
+        for file in self._files():
+            if file.status != "failed":
+                continue
+            rows = self._read([file])
+            gone = pc.and_(pc.is_in(rows["image_id"], value_set=wanted), pc.equal(rows["recipe"], recipe))
+            if count := pc.sum(gone).as_py():
+                deleted += count
+                olds.append(file)
+                if count < rows.num_rows:
+                    news.append(write_part(rows.filter(pc.invert(gone)), self.uri, self._storage))
+        if olds:
+            self._replace(olds, news, data_change=True)
         return deleted
 
     def drop_run(self, run_id: str) -> int:
         """Delete every row of a run, and return how many there were. Raises TableError if it has none."""
-        known = sorted({values["run_id"] for values in self._delta.partitions()})
+        self._next(REWRITE)  # brings the newest files
+        files = self._files()
+        known = sorted({file.run_id for file in files}, reverse=True)
         if run_id not in known:
-            raise TableError(
-                f"{self.uri} has no rows of run {run_id!r}; it has: {', '.join(known) or 'none'}"
-            )
+            newest = f"the newest are: {', '.join(known[:5])}" if known else "it has none"
+            raise TableError(f"{self.uri} has no rows of run {run_id!r}; {newest}")
         rows: int = self.rows(["run_id"], run_id=run_id).num_rows
-        self._delete(f"run_id = '{run_id}'")
+        self._replace([file for file in files if file.run_id == run_id], [], data_change=True)
         return rows
-
-    def _delete(self, predicate: str) -> int:
-        target = self._next(REWRITE)
-        try:
-            report = self._delta.delete(predicate, commit_properties=self._properties(REWRITE, target))
-        except CommitFailedError as error:
-            raise self._conflict(REWRITE) from error
-        except (DeltaError, OSError) as error:
-            raise storage.explain(error, self.uri) from error
-        self._fences[REWRITE] = self._version(REWRITE)  # unmoved if nothing matched
-        return int(report["num_deleted_rows"] or 0)
 
     def compact(self, retention_hours: int) -> tuple[int, int, int]:
         """Merge small files within each partition, then remove files that no version of that age needs.
 
-        Returns (files before, files after, files removed from the store). Not delta-rs's own optimize: it
-        drops the schema metadata by which `datasets` knows the mask column as an image.
+        Returns (files before, files after, files removed from the store).
         """
         self._next(REWRITE)  # brings the newest files: vacuum must not take them for orphans
         before = self.file_count
         for group in self._small_files():
-            merged = self._merge([path for path, _ in group])
-            target = self._next(REWRITE)
-            now = int(datetime.now(UTC).timestamp() * 1000)
-            removes = [
-                RemoveAction(path, False, now, size=size, partition_values=merged.partition)
-                for path, size in group
-            ]
-            add = AddAction(merged.path, merged.size, merged.partition, now, False, merged.statistics)
-            try:
-                self._delta.create_write_transaction(
-                    [*removes, add],
-                    mode="append",
-                    schema=self._delta.schema(),
-                    partition_by=list(PARTITIONS),
-                    commit_properties=self._properties(REWRITE, target),
-                )
-            except CommitFailedError as error:
-                raise self._conflict(REWRITE) from error
-            except (DeltaError, OSError) as error:
-                raise storage.explain(error, self.uri) from error
-            self._fences[REWRITE] = target
+            self._replace(group, [write_part(self._read(group), self.uri, self._storage)], data_change=False)
         self._next(REWRITE)
         after = self.file_count
         try:
@@ -280,45 +273,77 @@ class Table:
             raise storage.explain(error, self.uri) from error
         return before, after, len(removed)
 
-    def _small_files(self) -> Iterator[list[tuple[str, int]]]:
-        """Yield groups of (path, bytes) in one partition that together fill one file."""
-        adds = pa.table(self._delta.get_add_actions(flatten=True))
-        partitions: dict[tuple[str, str], list[tuple[str, int]]] = {}
-        for path, size, run_id, status in zip(
-            *(
-                adds[name].to_pylist()
-                for name in ("path", "size_bytes", "partition.run_id", "partition.status")
-            ),
-            strict=True,
-        ):
-            if size < COMPACT_BYTES // 2:
-                partitions.setdefault((run_id, status), []).append((path, size))
+    def _small_files(self) -> Iterator[list[File]]:
+        """Yield groups of files in one partition that together fill one file."""
+        partitions: dict[tuple[str, str], list[File]] = {}
+        for file in self._files():
+            if file.size < COMPACT_BYTES // 2:
+                partitions.setdefault((file.run_id, file.status), []).append(file)
         for files in partitions.values():
-            group: list[tuple[str, int]] = []
+            group: list[File] = []
             held = 0
-            for file in sorted(files):
-                if held + file[1] > COMPACT_BYTES:
+            for file in files:
+                if held + file.size > COMPACT_BYTES:
                     if len(group) > 1:
                         yield group
                     group, held = [], 0
                 group.append(file)
-                held += file[1]
+                held += file.size
             if len(group) > 1:
                 yield group
 
-    def _merge(self, paths: Sequence[str]) -> Part:
+    def _files(self) -> list[File]:
+        """Return the files of the table, as last brought here, in the order of their paths."""
+        adds = pa.table(self._delta.get_add_actions(flatten=True))
+        names = ("path", "size_bytes", "partition.run_id", "partition.status")
+        return sorted(File(*values) for values in zip(*(adds[n].to_pylist() for n in names), strict=True))
+
+    def _read(self, files: Sequence[File]) -> pa.Table:
+        """Return all rows of some files of one partition, with the columns of ROW."""
         tables = []
-        for path in paths:
+        for file in files:
             try:
-                data = storage.read(f"{self.uri}/{path}", self._storage)
-            except FileNotFoundError as error:  # another command merged it, and removed it since
+                data = storage.read(f"{self.uri}/{file.path}", self._storage)
+            except FileNotFoundError as error:  # another command replaced it, and removed it since
                 raise self._conflict(REWRITE) from error
             table = pq.ParquetFile(pa.BufferReader(data)).read()
             for name in PARTITIONS:
-                value = path.partition(f"{name}=")[2].partition("/")[0]
-                table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
-            tables.append(table.select(ROW.names).cast(ROW))  # delta-rs rewrites files with other types
-        return write_part(pa.concat_tables(tables), self.uri, self._storage)
+                values = pa.array([getattr(file, name)] * table.num_rows, pa.string())
+                table = table.append_column(name, values)
+            tables.append(table.select(ROW.names).cast(ROW))  # a foreign writer may use other types
+        return pa.concat_tables(tables)
+
+    def _replace(self, olds: Sequence[File], news: Sequence[Part], *, data_change: bool) -> None:
+        """Put new files in the place of old ones in one transaction, which moves the REWRITE fence.
+
+        delta-rs's own delete and optimize are not used: what they rewrite has lost the schema metadata by
+        which `datasets` knows the mask column as an image.
+        """
+        target = self._next(REWRITE)
+        now = _now_ms()
+        removes = [
+            RemoveAction(
+                old.path,
+                data_change,
+                now,
+                size=old.size,
+                partition_values={"run_id": old.run_id, "status": old.status},
+            )
+            for old in olds
+        ]
+        try:
+            self._delta.create_write_transaction(
+                [*removes, *(_add(new, now, data_change=data_change) for new in news)],
+                mode="append",
+                schema=self._delta.schema(),
+                partition_by=list(PARTITIONS),
+                commit_properties=self._properties(REWRITE, target),
+            )
+        except CommitFailedError as error:
+            raise self._conflict(REWRITE) from error
+        except (DeltaError, OSError) as error:
+            raise storage.explain(error, self.uri) from error
+        self._fences[REWRITE] = target
 
     def _next(self, fence: str) -> int:
         """Return the version to which this process may move a fence. Raises ConcurrentRunError if moved."""
@@ -367,8 +392,8 @@ class Table:
         """Return columns of the committed rows, of one run or of all."""
         try:
             self._delta.update_incremental()
-            partitions = [("run_id", "=", run_id)] if run_id else None
-            dataset = self._delta.to_pyarrow_dataset(partitions=partitions)
+            files = [("run_id", "=", run_id)] if run_id else None
+            dataset = self._delta.to_pyarrow_dataset(file_pruning_predicate=files)
             return dataset.to_table(
                 columns=columns if isinstance(columns, dict) else list(columns), filter=where
             )
@@ -387,7 +412,7 @@ class Table:
 
     def versions(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest commits, newest first: version, timestamp (ms), operation, run_id."""
-        newest: list[dict[str, Any]] = self._delta.history(limit)
+        newest: list[dict[str, Any]] = self._delta.history(limit)[:limit]  # it may give more
         return newest
 
     @property
@@ -425,6 +450,14 @@ class Table:
 def as_rows(parts: Iterable[Part]) -> pa.Table:
     """Return the parts as Arrow rows, the form in which they travel to the driver."""
     return pa.Table.from_pylist([asdict(part) for part in parts])
+
+
+def _add(part: Part, now_ms: int, *, data_change: bool) -> AddAction:
+    return AddAction(part.path, part.size, part.partition, now_ms, data_change, part.statistics)
+
+
+def _now_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
 
 
 def _delta_uri(uri: str) -> str:

@@ -14,6 +14,7 @@ from typing import Self
 
 MASKLAKE = Path(sys.executable).with_name("masklake")
 FAULTS = Path(__file__).with_name("faults")
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 PATIENCE = 240.0  # seconds that one command may take on a machine that has other things to do
 
 
@@ -88,8 +89,12 @@ class Running:
         self.family |= {(pid, parents[pid][1]) for pid in below - {self.process.pid} if pid in parents}
 
     def left(self) -> set[tuple[int, int]]:
-        """Return which of the processes that were seen below the command run now."""
-        return self.family & {(pid, start) for pid, _, start in _processes()}
+        """Return which of the processes that were seen below the command run now.
+
+        Ray's two agents are passed over: they see only after a minute that their raylet is gone, and end.
+        """
+        now = {(pid, start) for pid, _, start in _processes()}
+        return {(pid, start) for pid, start in self.family & now if not _command(pid).startswith(AGENTS)}
 
 
 def run(*arguments: object, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Result:
@@ -132,6 +137,13 @@ def _processes() -> list[tuple[int, int, int]]:
             if fields[0] != "Z":
                 found.append((int(entry.name), int(fields[1]), int(fields[19])))
     return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:  # it ended meanwhile
+        return ""
 
 
 def _text(file: object) -> str:

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.config import StorageConfig
 from pipeline.encode import decode_mask
-from pipeline.storage import honours_conditional_writes
+from pipeline.errors import StorageError
+from pipeline.storage import check_table_store
 from tests.integration.commands import faults, run
 from tests.integration.images import HOSTILE_NAMES, image
 from tests.integration.stores import Store, check_once_each, rows_of
@@ -65,12 +66,16 @@ def test_a_bucket_becomes_a_table(store: Store, checkpoint: Path, tmp_path: Path
         assert "rows      22: 21 masks, 1 failures, 3 files" in shown.stdout, shown
 
 
-def test_a_store_is_asked_whether_it_fences(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a second conditional PUT overwrites, two runs cannot be kept apart; the probe leaves nothing."""
+def test_a_store_is_asked_whether_it_can_hold_a_table(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second conditional PUT is refused where two runs can be kept apart; the probe leaves nothing."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
     bucket = store.new_bucket()
-    assert honours_conditional_writes(f"{bucket}/masks", StorageConfig()) == store.fenced
+    if store.holds_tables:
+        assert check_table_store(f"{bucket}/masks", StorageConfig()) == store.fenced
+    else:
+        with pytest.raises(StorageError, match="another store"):
+            check_table_store(f"{bucket}/masks", StorageConfig())
     assert store.files.ls(bucket) == []
 
 

@@ -1,4 +1,4 @@
-"""The import rules: what may know what. The first lines of this file are the rules; the rest reads sources."""
+"""The import rules: what may know what. The first lines are the rules; the rest reads the sources."""
 
 import ast
 import subprocess
@@ -15,7 +15,7 @@ LAYERS = (
     ("errors",),
     ("config", "schema"),
     ("storage",),
-    ("decode", "tiling", "predict", "encode", "progress", "demo.nuclei", "demo.server"),  # stages; edges
+    ("decode", "tiling", "predict", "encode", "progress", "session", "demo.nuclei", "demo.server"),
     ("registry", "table", "train.data"),
     ("inventory", "blocks", "train.loop"),  # blocks composes the stages
     ("report", "quote"),
@@ -34,7 +34,7 @@ MAY_IMPORT_MODELS = ("predict", "registry", "train.", "job")
 
 # A library that one place knows, so that only this place changes with it.
 ONLY_IN = {
-    "ray": ("pipeline.job", "pipeline.train.job"),
+    "ray": ("pipeline.job", "pipeline.session", "pipeline.train.job"),
     "fsspec": ("pipeline.storage",),
     "s3fs": ("pipeline.storage",),
     "aiobotocore": (),

@@ -23,15 +23,17 @@ POISON = os.environ.get("MASKLAKE_FAULT_POISON", "").encode()
 class Faults:
     """A finder that lets the real ones find a module, and changes it once it has run."""
 
+    asked = False
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return the spec of `pipeline.decode` with a loader that puts the faults in; None for the rest."""
         if NO_RAY and name == "ray":
             raise ImportError("ray was imported, though there is nothing to do")
-        if name != "pipeline.decode":
+        if name != "pipeline.decode" or self.asked:
             return None
-        sys.meta_path.remove(self)
+        self.asked = True  # the next line comes by here again
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
             run = spec.loader.exec_module

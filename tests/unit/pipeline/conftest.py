@@ -1,6 +1,6 @@
 """What several of these tests need: rows of a table, and a network that is tiny."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,12 +56,12 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = AttentionUNet(AttentionUNetConfig(classes=3, widths=(8, 8, 16), attention_levels=(2,), heads=2))
     with torch.no_grad():
         for name, values in model.named_parameters():
-            values += 0.2 * torch.randn_like(values)
+            values.add_(0.2 * torch.randn_like(values))
             if name.endswith("gamma"):
                 values.fill_(0.8)
-        for name, values in model.named_buffers():
+        for name, buffer in model.named_buffers():
             if name.endswith("running_mean"):
-                values += 0.1 * torch.randn_like(values)
+                buffer.add_(0.1 * torch.randn_like(buffer))
     classes = (ClassInfo("ground", (0, 0, 0)), ClassInfo("one", (255, 0, 0)), ClassInfo("two", (0, 255, 0)))
     normalisation = Normalisation(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
     config_json, weights = dump(model, classes, normalisation, {}, dtype=torch.float32)
@@ -78,3 +78,12 @@ def tiny(checkpoint_folder: Path) -> Checkpoint:
         (checkpoint_folder / "config.json").read_bytes(),
         (checkpoint_folder / "model.safetensors").read_bytes(),
     )
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny tensors on one thread: on a busy machine several would spend their time waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -65,11 +65,16 @@ def test_only_some_files_of_a_large_table_are_candidates(
     """Images come from a few whole files, and only files with a chosen image are read."""
     monkeypatch.setattr(sheets, "CANDIDATE_ROWS", 2)
     table = make_table(tmp_path, ok=[f"{index}.png" for index in range(12)], part_rows=1)
-    read: list[str] = []
+    names: list[str] = []
     original = storage.read
-    monkeypatch.setattr(sheets.storage, "read", lambda uri, config: read.append(uri) or original(uri, config))
+
+    def read(uri: str, config: StorageConfig) -> bytes:
+        names.append(uri)
+        return original(uri, config)
+
+    monkeypatch.setattr(storage, "read", read)
     contact_sheet(table, CONFIG)
-    assert len([uri for uri in read if uri.endswith(".parquet")]) == sheets.CANDIDATE_FILES
+    assert len([uri for uri in names if uri.endswith(".parquet")]) == sheets.CANDIDATE_FILES
 
 
 def test_images_of_one_run_only(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_everything_is_new_to_an_empty_table(tmp_path: Path) -> None:
     write(source, "a.png", "b/c.JPG", "notes.md")
     plan = plan_of(source, tmp_path / "run")
     assert (plan.listed, plan.skipped, plan.done, plan.todo) == (2, 1, 0, 2)
-    assert (plan.new, plan.changed, plan.retried) == (2, 0, ())
+    assert (plan.new, plan.changed, plan.retried, plan.outdated) == (2, 0, 0, ())
     assert plan.todo_bytes == plan.listed_bytes == len("a.png") + len("b/c.JPG")
     rows = pq.read_table(plan.file)
     assert rows.schema.equals(PLAN_ROW)
@@ -90,7 +90,7 @@ def test_everything_is_new_to_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_plan_counts_every_kind(tmp_path: Path) -> None:
-    """Done, new, changed, failed for good and failed for now are told apart, and deleted ones do not matter."""
+    """Done, new, changed, failed for good and failed for now are told apart; deleted ones do not count."""
     source = tmp_path / "images"
     write(source, "done.png", "new.png", "changed.png", "permanent.png", "transient.png")
     items = objects(source)
@@ -109,19 +109,29 @@ def test_plan_counts_every_kind(tmp_path: Path) -> None:
     assert names(plan, source) == ["changed.png", "new.png", "transient.png"]
     assert (plan.listed, plan.done, plan.todo, plan.new, plan.changed) == (5, 2, 3, 1, 1)
     transient = items["transient.png"]
-    assert plan.retried == (image_id(transient.uri, transient.etag),)
+    assert (plan.retried, plan.outdated) == (1, (image_id(transient.uri, transient.etag),))
     again = plan_of(source, tmp_path / "again", table, retry_failed=True)
     assert names(again, source) == ["changed.png", "new.png", "permanent.png", "transient.png"]
-    assert (again.done, again.new, again.changed, len(again.retried)) == (1, 1, 1, 2)
+    assert (again.done, again.new, again.changed, again.retried) == (1, 1, 1, 2)
 
 
-def test_a_failure_of_an_older_version_is_not_deleted(tmp_path: Path) -> None:
-    """A new version of an image that failed is a changed image, and the old row is left alone."""
+def test_a_passing_failure_makes_way_for_a_newer_version(tmp_path: Path) -> None:
+    """A fetch that failed is no row of its own once the object is there again, under whatever version."""
     source = tmp_path / "images"
     write(source, "a.png")
     old = ObjectInfo(f"file://{source}/a.png", "old", 1, None)
     plan = plan_of(source, tmp_path / "run", seen([(old, "failed", "fetch")]))
-    assert (plan.new, plan.changed, plan.retried) == (0, 1, ())
+    assert (plan.new, plan.changed, plan.retried) == (0, 0, 1)
+    assert plan.outdated == (image_id(old.uri, old.etag),)
+
+
+def test_a_permanent_failure_of_an_older_version_stays(tmp_path: Path) -> None:
+    """A new version of an image that could not be decoded is a changed image; the old row is left alone."""
+    source = tmp_path / "images"
+    write(source, "a.png")
+    old = ObjectInfo(f"file://{source}/a.png", "old", 1, None)
+    plan = plan_of(source, tmp_path / "run", seen([(old, "failed", "decode")]))
+    assert (plan.new, plan.changed, plan.retried, plan.outdated) == (0, 1, 0, ())
 
 
 def test_nothing_left_to_do(tmp_path: Path) -> None:
@@ -250,7 +260,7 @@ def manifest(folder: Path, kind: str, table: pa.Table) -> Path:
 def test_manifests_name_images_by_uri_or_path(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A manifest lists what it names, relative paths from the working folder, and asks the store for versions."""
+    """Relative paths start at the working folder, and the store is asked for the versions."""
     monkeypatch.chdir(tmp_path)
     write(tmp_path, "a.png", "sub/b with space.png", "not-listed.png", "any.name")
     wanted = ["a.png", f"file://{tmp_path}/sub/b with space.png", f"{tmp_path}/any.name"]
@@ -385,7 +395,9 @@ def test_what_a_run_left_over_is_its_plan_less_its_commits(tmp_path: Path, make_
     plan = tmp_path / "plan.parquet"
     ids = [f"{index}" for index in range(8)]
     rows = [(value, f"file:///images/{value}", "1", 1, datetime(2026, 1, 1, tzinfo=UTC)) for value in ids]
-    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), PLAN_ROW)]
+    columns = [
+        pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), PLAN_ROW, strict=True)
+    ]
     pq.write_table(pa.table(columns, schema=PLAN_ROW), plan)
     table = Table.open_or_create(str(tmp_path / "table"), LOCAL)
     assert left_over(plan, table, "run-1", tmp_path / "rest-0.parquet") == 8
@@ -439,12 +451,19 @@ def test_plan_agrees_with_a_plain_model(
         if status == "failed" and (retry_failed or stage == "fetch")
     }
     todo = images - (set(states) - again)
+    planned_uris = {uri for uri, _ in todo}
+    passing = {
+        version for version, (status, stage) in states.items() if (status, stage) == ("failed", "fetch")
+    }
+    outdated = (todo & again) | {version for version in passing if version[0] in planned_uris}
+    failed_uris = {uri for uri, _ in outdated}
     known = {uri for uri, _ in states}
     planned = [(row["uri"], row["etag"]) for row in pq.read_table(plan.file).to_pylist()]
     assert sorted(planned) == sorted(todo)
     assert (plan.listed, plan.todo, plan.done) == (len(images), len(todo), len(images - todo))
     assert plan.new == len([uri for uri, _ in todo if uri not in known])
-    assert set(plan.retried) == {image_id(*version) for version in todo & again}
-    assert plan.changed == plan.todo - plan.new - len(plan.retried)
+    assert set(plan.outdated) == {image_id(*version) for version in outdated}
+    assert plan.retried == len([uri for uri, _ in todo if uri in failed_uris])
+    assert plan.changed == plan.todo - plan.new - plan.retried
     assert plan.todo_bytes == sum(len(uri) for uri, _ in todo)
     assert plan.listed_bytes == sum(len(uri) for uri, _ in images)

@@ -9,7 +9,7 @@ from pipeline.schema import FILE_ROW, IMAGE, PARTITIONS, PLAN_ROW, ROW
 
 @pytest.mark.parametrize("name", ["mask", "attention_map"])
 def test_image_columns_have_the_one_form_that_is_recognised(name: str) -> None:
-    """Nullable, bytes before path, neither of them large: anything else silently is no image to `datasets`."""
+    """Nullable, bytes before path, neither large: to `datasets` anything else is silently no image."""
     field = ROW.field(name)
     assert field.nullable
     assert field.type == IMAGE

@@ -1,0 +1,127 @@
+"""Ray around one run: started or joined, its errors heard, and the signals that end the run.
+
+Beside `pipeline.job` the only file of the data plane that imports ray.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Final, Self
+
+from pipeline.config import RunConfig
+from pipeline.errors import InterruptedRun, MasklakeError
+
+SPARE_CPUS: Final = 1  # that Ray is told of beside the cores: it wants a whole one for cutting the plan
+
+
+class Signals:
+    """While entered, the first Ctrl-C or SIGTERM is only noted, and the second ends the process at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._before[signum] = signal.getsignal(signum)
+            self.install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def install(self) -> None:
+        """Take the signals (again: Ray takes SIGTERM for itself when it starts)."""
+        for signum in self._before:
+            signal.signal(signum, self._note)
+
+    def _note(self, signum: int, _: FrameType | None) -> None:
+        if self.received:
+            os._exit(128 + signum)
+        self.received = signum
+
+
+@contextlib.contextmanager
+def ray_session(config: RunConfig, signals: Signals) -> Iterator[None]:
+    """Start Ray on this machine, or join the cluster at `ray_address`; leave it as it was found.
+
+    Raises MasklakeError if Ray cannot be started or reached, and InterruptedRun for SIGTERM meanwhile.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what concerns an image becomes its row
+    import ray
+    import ray.data  # its loggers exist from here on
+
+    warnings.filterwarnings("ignore", message=".*ray_remote_args")  # the pin in pyproject.toml knows of it
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # for LostBlocks
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        with _mute():
+            if config.ray_address:
+                ray.init(config.ray_address, log_to_driver=False, logging_level=logging.CRITICAL)
+            else:
+                ray.init(
+                    "local",
+                    num_cpus=(os.cpu_count() or 1) + SPARE_CPUS,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                )
+    except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
+        raise InterruptedRun(
+            signal.SIGTERM, "stopped before the first image; the same command goes on"
+        ) from error
+    except Exception as error:  # Ray raises a bare Exception where a node does not come up in time
+        where = f"reached at {config.ray_address}" if config.ray_address else "started on this machine"
+        raise MasklakeError(f"Ray cannot be {where}: {last_line(error)}") from error
+    signals.install()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _mute() -> Iterator[None]:
+    """Keep what Ray's C++ side says of itself while it starts off the terminal; errors are raised anyway."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+class LostBlocks(logging.Handler):
+    """Keeps why Ray Data let go of a block: it only logs it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.reason = "no reason was given"
+        logger = logging.getLogger("ray.data")
+        logger.handlers, logger.propagate = [self], False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the reason that a record gives."""
+        error = record.exc_info[1] if record.exc_info else None
+        self.reason = last_line(error or Exception(record.getMessage()))
+
+
+def last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

@@ -1,0 +1,207 @@
+"""The job as far as it needs no Ray: the loop that commits what a stream brings."""
+
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from models.checkpoint import Checkpoint
+from pipeline import job
+from pipeline.blocks import STAGES, WRITTEN, RowLabels
+from pipeline.config import JobConfig, RunConfig, SourceConfig, StorageConfig
+from pipeline.errors import ConcurrentRunError, InterruptedRun, MasklakeError, StalledError, StorageError
+from pipeline.progress import Tally
+from pipeline.table import Part, Table, write_part
+
+LOCAL = StorageConfig()
+MakeRows = Callable[..., pa.Table]
+
+
+class Counter:
+    """A reporter that counts."""
+
+    def __init__(self) -> None:
+        self.tally = Tally(0)
+
+    def committed(self, images: int, failed: int) -> None:
+        self.tally.done += images
+        self.tally.failed += failed
+
+    def say(self, text: str) -> None: ...
+    def listed(self, images: int) -> None: ...
+    def started(self, total: int) -> None: ...
+    def tick(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Stream:
+    """What Ray's dataset is to the commit loop: batches, then the end or an error, or silence."""
+
+    def __init__(self, *items: pa.Table | BaseException, hold: threading.Event | None = None) -> None:
+        self._items, self._hold = items, hold
+
+    def iter_batches(self, **_: object) -> Iterator[pa.Table]:
+        for item in self._items:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+        if self._hold:
+            self._hold.wait(30)
+
+
+def received(*parts: Part) -> pa.Table:
+    """Return what writers report of parts that took a second in each stage."""
+    seconds = {f"{stage}_seconds": 1.0 for stage in STAGES}
+    return pa.Table.from_pylist(
+        [
+            {name: getattr(part, name) for name in Part.__slots__} | seconds | {"problem": None}
+            for part in parts
+        ]
+    )
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    """An empty table."""
+    return Table.open_or_create(str(tmp_path / "masks"), LOCAL)
+
+
+@pytest.fixture
+def make_run(table: Table, tiny: Checkpoint) -> Callable[..., Any]:
+    """Return a run on the table, with settings of its own."""
+
+    def make(**settings: Any) -> Any:
+        config = JobConfig(source=SourceConfig(uri="images"), table=table.uri, run=RunConfig(**settings))
+        labels = RowLabels(table_uri=table.uri, run_id="run-1", recipe="r1", model="m", palette=())
+        return job._Run(config, table, labels, "nuclei", tiny, Counter())
+
+    return make
+
+
+def quiet(signum: int = 0) -> Any:
+    return SimpleNamespace(received=signum)
+
+
+# ---------------------------------------------------------------- the commit loop
+
+
+def test_what_the_stream_brings_is_committed_and_counted(
+    make_run: Callable[..., Any], table: Table, make_rows: MakeRows
+) -> None:
+    """Every part is in the table at the end, rows and failures are counted, and seconds are summed."""
+    parts = [
+        write_part(make_rows(*what), table.uri, LOCAL)
+        for what in (("ok", "abc"), ("failed", "de"), ("ok", "f"))
+    ]
+    run = make_run()
+    run._commit_stream(Stream(received(*parts[:2]), received(), received(parts[2])), quiet())
+    assert table.rows(["image_id"]).num_rows == run.committed == 6
+    assert (run.reporter.tally.done, run.reporter.tally.failed) == (6, 2)
+    assert run.seconds == dict.fromkeys(STAGES, 3.0)
+
+
+def test_a_stream_that_breaks_loses_nothing(
+    make_run: Callable[..., Any], table: Table, make_rows: MakeRows
+) -> None:
+    """What arrived before Ray's error is committed before the error is raised, in one line."""
+    part = write_part(make_rows("ok", "abc"), table.uri, LOCAL)
+    error = RuntimeError("Traceback:\n  much text\nRayTaskError: the cluster is gone")
+    with pytest.raises(MasklakeError, match=r"^Ray stopped the run: RayTaskError: the cluster is gone$"):
+        make_run()._commit_stream(Stream(received(part), error), quiet())
+    assert table.rows(["image_id"]).num_rows == 3
+
+
+def test_a_writer_that_cannot_write_ends_the_run(
+    make_run: Callable[..., Any], table: Table, make_rows: MakeRows
+) -> None:
+    """A full disk is told in the writer's own line, and what was written before is committed."""
+    part = write_part(make_rows("ok", "abc"), table.uri, LOCAL)
+    problem = pa.Table.from_pylist([{"problem": "file:///masks: no space left"}], WRITTEN)
+    run = make_run(commit_seconds=3600.0)
+    with pytest.raises(StorageError, match=r"^file:///masks: no space left$"):
+        run._commit_stream(Stream(received(part), problem), quiet())
+    assert table.rows(["image_id"]).num_rows == 3
+
+
+def test_a_signal_commits_and_stops(
+    make_run: Callable[..., Any], table: Table, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C the finished parts are committed, and the error says how many and how to go on."""
+    monkeypatch.setattr(job, "POLL_SECONDS", 0.01)
+    parts = [write_part(make_rows("ok", names), table.uri, LOCAL) for names in ("ab", "c")]
+    hold, signals = threading.Event(), quiet()
+    threading.Timer(1.0, lambda: setattr(signals, "received", signal.SIGTERM)).start()
+    stream = Stream(*(received(part) for part in parts), hold=hold)
+    with pytest.raises(
+        InterruptedRun, match=r"3 images of this run are in .*the same command goes on"
+    ) as error:
+        make_run(commit_seconds=3600.0)._commit_stream(stream, signals)
+    hold.set()
+    assert error.value.exit_code == 143
+    assert table.rows(["image_id"]).num_rows == 3
+
+
+def test_a_stream_that_stands_still_is_given_up(
+    make_run: Callable[..., Any], table: Table, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When nothing moved for the stall timeout the run ends, and what is finished is committed."""
+    monkeypatch.setattr(job, "POLL_SECONDS", 0.01)
+    part = write_part(make_rows("ok", "ab"), table.uri, LOCAL)
+    hold = threading.Event()
+    with pytest.raises(StalledError, match=r"nothing has moved for 0 s; 2 images are in the table"):
+        make_run(stall_seconds=0.3)._commit_stream(Stream(received(part), hold=hold), quiet())
+    hold.set()
+    assert table.rows(["image_id"]).num_rows == 2
+
+
+def test_a_second_writer_ends_the_run(
+    make_run: Callable[..., Any], table: Table, make_rows: MakeRows
+) -> None:
+    """A commit that the fence refuses ends the loop with the table's own error."""
+    part = write_part(make_rows("ok", "ab"), table.uri, LOCAL)
+    other = Table.open(table.uri, LOCAL)
+    other.commit([write_part(make_rows("ok", "c", run_id="run-2"), table.uri, LOCAL)])
+    with pytest.raises(ConcurrentRunError):
+        make_run()._commit_stream(Stream(received(part)), quiet())
+    assert Table.open(table.uri, LOCAL).rows(["image_id"]).num_rows == 1
+
+
+def test_the_stream_does_not_run_ahead_without_bound() -> None:
+    """Where commits are slow the stream waits: the queue between them holds only so many blocks."""
+    taken: list[int] = []
+
+    class Endless:
+        def iter_batches(self, **_: object) -> Iterator[pa.Table]:
+            for index in range(10_000):
+                taken.append(index)
+                yield pa.table({})
+
+    results: queue.Queue[Any] = job._in_background(Endless())
+    while not results.full():
+        threading.Event().wait(0.01)
+    threading.Event().wait(0.05)
+    assert len(taken) <= results.maxsize + 1
+
+
+@pytest.mark.parametrize(
+    ("most", "todo", "expected"),
+    [(64, 1, 8), (64, 200, 12), (64, 1_000_000, 64), (4, 1_000_000, 4), (1, 3, 1)],
+)
+def test_small_runs_have_small_blocks(
+    make_run: Callable[..., Any], most: int, todo: int, expected: int
+) -> None:
+    """Some sixteen blocks let the stages of a small run overlap; no block is larger than was asked for."""
+    assert make_run(block_images=most)._block_images(todo) == expected
+
+
+def test_stages_are_reported_in_their_order(make_run: Callable[..., Any]) -> None:
+    """Three stages of the graph hold the five steps, each once."""
+    reports = make_run().stages()
+    assert [report.name for report in reports] == ["fetch + decode", "segment", "encode + write"]
+    assert [step for report in reports for step in report.seconds] == list(STAGES)

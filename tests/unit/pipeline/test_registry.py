@@ -1,0 +1,77 @@
+"""The registry: checkpoints by name or address, and a clear word where there is none that fits."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.attention_unet import AttentionUNet, AttentionUNetConfig
+from models.checkpoint import Checkpoint, ClassInfo, dump
+from models.preprocess import Normalisation
+from pipeline import registry
+from pipeline.config import StorageConfig
+from pipeline.errors import ModelError, StorageError
+from pipeline.registry import CheckpointFiles, fetch_checkpoint
+
+LOCAL = StorageConfig()
+
+
+def test_a_folder_is_a_checkpoint(checkpoint_folder: Path, tiny: Checkpoint) -> None:
+    """By path or by URI, with or without a slash, it is the same checkpoint."""
+    for model in (str(checkpoint_folder), f"file://{checkpoint_folder}", f"{checkpoint_folder}/"):
+        files = fetch_checkpoint(model, LOCAL)
+        assert files.uri == f"file://{checkpoint_folder}"
+        assert files.load().digest == tiny.digest
+
+
+def test_a_shipped_name_wins_over_a_folder(
+    checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes with masklake goes by its name, whatever lies in the working folder."""
+    monkeypatch.setattr(registry, "SHIPPED", checkpoint_folder.parent)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / checkpoint_folder.name).mkdir()
+    assert checkpoint_folder.name in registry.shipped()
+    assert fetch_checkpoint(checkpoint_folder.name, LOCAL).uri == f"masklake:{checkpoint_folder.name}"
+
+
+def test_shipped_checkpoints_load() -> None:
+    """Every checkpoint in the package is one, and takes what images are decoded to."""
+    for name in registry.shipped():
+        assert fetch_checkpoint(name, LOCAL).load().config.in_channels in registry.DECODED_CHANNELS
+
+
+def test_no_checkpoint_is_said_with_what_was_expected(tmp_path: Path) -> None:
+    """An empty folder, none, a single file and one half: each names the option, the place and the files."""
+    (tmp_path / "model.pt").write_bytes(b"PK")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/config.json").write_text("{}")
+    for name in ("", "nowhere", "model.pt", "half"):
+        with pytest.raises(ModelError) as caught:
+            fetch_checkpoint(str(tmp_path / name), LOCAL)
+        text = str(caught.value)
+        assert text.startswith(f"--model {tmp_path / name}")
+        assert "expected config.json and model.safetensors" in text
+        assert "shipped by name: " in text
+
+
+def test_a_store_that_cannot_be_used_is_no_missing_checkpoint() -> None:
+    """An unknown scheme says so itself."""
+    with pytest.raises(StorageError, match="no file system serves"):
+        fetch_checkpoint("ftpx://models/nuclei", LOCAL)
+
+
+def test_what_is_no_checkpoint_names_its_address() -> None:
+    """The network's own error is passed on with the place that it is about."""
+    with pytest.raises(ModelError, match=r"file:///m: .*config.json"):
+        CheckpointFiles(uri="file:///m", config_json=b"rubbish", weights=b"").load()
+
+
+def test_a_network_for_other_channels_is_refused() -> None:
+    """Images are read as grey, RGB or RGBA: a network for two channels cannot be fed."""
+    torch.manual_seed(0)
+    model = AttentionUNet(AttentionUNetConfig(in_channels=2, widths=(4, 8), attention_levels=()))
+    classes = [ClassInfo("a", (0, 0, 0)), ClassInfo("b", (1, 1, 1))]
+    config, weights = dump(model, classes, Normalisation(mean=(0.5, 0.5), std=(1.0, 1.0)), {})
+    with pytest.raises(ModelError, match="takes 2 channels, but images are read as 1"):
+        CheckpointFiles(uri="m", config_json=config, weights=weights).load()
