@@ -367,8 +367,10 @@ def compact(
     """
     from pipeline.table import Table
 
-    before, after, removed = Table.open(table, _storage(endpoint_url)).compact(retention_hours)
-    typer.echo(f"{before:,} files became {after:,}; {removed:,} old files were removed from the store")
+    before, after = Table.open(table, _storage(endpoint_url)).compact(retention_hours)
+    typer.echo(
+        f"{before:,} files became {after:,}; what only versions older than {retention_hours} h need is gone"
+    )
 
 
 @command("demo")

@@ -35,7 +35,7 @@ from pipeline.blocks import (
 from pipeline.config import JobConfig, PredictConfig, Recipe
 from pipeline.errors import ConcurrentRunError, InterruptedRun, MasklakeError, StalledError, StorageError
 from pipeline.inventory import Plan, check_places, left_over, make_plan, nothing_seen
-from pipeline.predict import choose_device
+from pipeline.predict import check_tile_side, choose_device
 from pipeline.progress import Reporter
 from pipeline.registry import fetch_checkpoint
 from pipeline.report import StageReport, Summary
@@ -46,6 +46,8 @@ RETRY_BLOCKS: Final = (8, 1)  # images of a block when the run reconciles plan w
 WORKER_RETRIES: Final = 1  # of a block whose worker died, before it is let go
 ACTOR_RESTARTS: Final = 20
 TASK_CPUS: Final = 0.25  # what a fetch or write task asks of Ray: a fraction, so that it fits beside an actor
+BLOCK_BYTES: Final = 512 << 20  # that a block of decoded images should not exceed
+DECODED_BYTES: Final = 10  # of pixels for a byte of a typical JPEG
 MANY_LEFT: Final = 100  # images that all fail alone: then the workers are at fault, not the images
 POLL_SECONDS: Final = 0.25
 
@@ -59,6 +61,7 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
     check_places(config.source.uri, config.table)
     files = fetch_checkpoint(config.model, config.storage)
     checkpoint = files.load()
+    check_tile_side(config.tiling.side, checkpoint.config.stride)
     if config.run.ray_address is None:
         choose_device(config.predict.device)  # refuses what is not here, before anything starts
     recipe = Recipe.of(checkpoint.digest, [c.name for c in checkpoint.classes], config.tiling)
@@ -126,7 +129,7 @@ class _Run:
         self.table.check_alone()  # Ray took seconds to start: a run that is under way has committed by now
         todo, count, lost = plan.file, plan.todo, LostBlocks()
         before = 0
-        for attempt, block_images in enumerate((self._block_images(count), *RETRY_BLOCKS)):
+        for attempt, block_images in enumerate((self._block_images(plan), *RETRY_BLOCKS)):
             uri = self.table.copy_run_file(self.labels.run_id, f"plan-{attempt}.parquet", todo)
             before = self.committed
             groups = pq.read_metadata(todo).num_row_groups
@@ -136,10 +139,9 @@ class _Run:
             if count == 0:
                 return
             todo = rest
-            self.reporter.say(
-                f"{count:,} images did not come back ({lost.reason}): trying them again in smaller blocks"
-            )
-        if self.committed == before and (before == 0 or count > MANY_LEFT):
+            then = "trying them again in smaller blocks" if attempt < len(RETRY_BLOCKS) else "giving them up"
+            self.reporter.say(f"{count:,} images did not come back ({lost.reason}): {then}")
+        if self.committed == before and (lost.in_code or count > MANY_LEFT):
             raise MasklakeError(f"{count:,} images do not come through, and are left undone: {lost.reason}")
         self._give_up(todo)
 
@@ -218,9 +220,15 @@ class _Run:
         threads = self.config.predict.threads or max(1, cores // actors)
         return self.config.predict.model_copy(update={"threads": threads})
 
-    def _block_images(self, todo: int) -> int:
-        """Return how many images travel together: few in a small run, so that its stages overlap."""
-        return min(self.config.run.block_images, max(RETRY_BLOCKS[0], todo // 16))
+    def _block_images(self, plan: Plan) -> int:
+        """Return how many images travel together: few in a small run, so that its stages overlap, and few
+        where they are large, so that a block fits the object store."""
+        decoded = max(1, plan.todo_bytes // plan.todo) * DECODED_BYTES
+        return min(
+            self.config.run.block_images,
+            max(RETRY_BLOCKS[0], plan.todo // 16),
+            max(1, BLOCK_BYTES // decoded),
+        )
 
     # ------------------------------------------------------------ commit
 
@@ -249,21 +257,30 @@ class _Run:
             if waiting and now - last_commit >= self.config.run.commit_seconds:
                 self._commit(waiting)
                 waiting, last_commit = [], time.monotonic()
+            stalled = now - last_move > self.config.run.stall_seconds
+            if signals.received or stalled:
+                self._commit([*waiting, *self._rest(results)])
             if signals.received:
-                self._commit(waiting)
                 raise InterruptedRun(
                     signals.received,
                     f"stopped: {self.committed:,} images of this run are in {self.table.uri}; "
                     "the same command goes on from there",
                 )
-            if now - last_move > self.config.run.stall_seconds:
-                self._commit(waiting)
+            if stalled:
                 raise StalledError(
                     f"nothing has moved for {self.config.run.stall_seconds:.0f} s; {self.committed:,} images "
                     "are in the table and the same command goes on: check the workers, or raise "
                     "run.stall_seconds"
                 )
             self.reporter.tick()
+
+    def _rest(self, results: "queue.Queue[pa.Table | BaseException | None]") -> list[Part]:
+        """Return the parts that have arrived and wait in the queue."""
+        parts: list[Part] = []
+        with contextlib.suppress(queue.Empty):
+            while isinstance(item := results.get_nowait(), pa.Table):
+                parts += self._received(item)
+        return parts
 
     def _received(self, rows: pa.Table) -> list[Part]:
         """Return the parts that a writer reports. Raises StorageError if it could not write."""

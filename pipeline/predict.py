@@ -74,6 +74,7 @@ class Segmenter:
     """Holds one network on one device. Raises ConfigError if the device is not there."""
 
     def __init__(self, checkpoint: "Checkpoint", config: "PredictConfig", tiling: "TilingConfig") -> None:
+        check_tile_side(tiling.side, checkpoint.config.stride)
         self.device = choose_device(config.device)
         self.dtype = choose_dtype(config.precision, self.device)
         if config.threads and self.device.type == "cpu":
@@ -90,6 +91,8 @@ class Segmenter:
         """Return a segmentation, or the error that stands for it, of each (H, W, C) image, in order."""
         try:
             return list(self._segment(images))
+        except (MemoryError, torch.AcceleratorError):
+            raise  # the machine is at fault, not an image: the block is done again
         except Exception as error:
             if len(images) == 1:
                 return [PredictError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")]
@@ -262,6 +265,12 @@ class _Canvas:
 
 
 # ---------------------------------------------------------------- device and precision
+
+
+def check_tile_side(side: int, stride: int) -> None:
+    """Raise ConfigError if a network of this stride cannot be given tiles of `side` pixels."""
+    if side % stride:
+        raise ConfigError(f"--tile {side}: this network needs tiles of a multiple of {stride} pixels")
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -16,6 +16,7 @@ from pipeline.progress import Reporter, duration
 from pipeline.registry import fetch_checkpoint
 from pipeline.table import Table
 
+EARLIER_RUNS = 5  # that are asked for their speed
 SAMPLE_IMAGES = 8  # that are segmented to find the speed, where no earlier run tells it
 
 
@@ -84,7 +85,7 @@ def quote(config: JobConfig, price_per_hour: float | None, reporter: Reporter) -
         speed, measured = None, "nothing to do"
         if plan.todo:
             speed = _earlier_speed(table, recipe.id) if table else None
-            measured = "as in the last run of this recipe"
+            measured = "as in earlier runs of this recipe"
             if speed is None:
                 reporter.say(f"segmenting {min(SAMPLE_IMAGES, plan.todo)} images to find the speed")
                 speed = _sample_speed(
@@ -121,20 +122,24 @@ def quote(config: JobConfig, price_per_hour: float | None, reporter: Reporter) -
 
 
 def _earlier_speed(table: Table, recipe: str) -> float | None:
-    """Return images/s of the newest finished run of this recipe."""
+    """Return images/s of the largest of the newest runs of this recipe: a small one is mostly Ray's start."""
+    finished: list[tuple[int, float]] = []
     for run_id in reversed(table.run_ids()):
         summary = table.read_run_file(run_id, "summary.json")
         described = table.read_run_file(run_id, "config.json")
         if summary and described and Recipe(**json.loads(described)["recipe"]).id == recipe:
-            return float(json.loads(summary)["images_per_second"])
-    return None
+            facts = json.loads(summary)
+            finished.append((facts["images"], float(facts["images_per_second"])))
+        if len(finished) == EARLIER_RUNS:
+            break
+    return max(finished)[1] if finished else None
 
 
 def _sample_speed(plan_file: Path, config: JobConfig, actor: SegmentBlock) -> float | None:
     """Return images/s of one actor on images spread over the plan, or None if none of them can be read."""
     rows = pq.read_table(plan_file)
-    step = max(1, rows.num_rows // SAMPLE_IMAGES)
-    sample = rows.take(list(range(0, rows.num_rows, step))[:SAMPLE_IMAGES])
+    count = min(SAMPLE_IMAGES, rows.num_rows)
+    sample = rows.take([index * rows.num_rows // count for index in range(count)])
     decoded = list(
         fetch_and_decode(
             sample, storage_config=config.storage, decode_config=config.decode, channels=actor.channels

@@ -113,15 +113,21 @@ class LostBlocks(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.reason = "no reason was given"
+        self.in_code = False  # our own code raised: no image does that, it would have become its row
         logger = logging.getLogger("ray.data")
         logger.handlers, logger.propagate = [self], False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the reason that a record gives."""
+        from ray.exceptions import RayTaskError, UserCodeException
+
         error = record.exc_info[1] if record.exc_info else None
         self.reason = last_line(error or Exception(record.getMessage()))
+        raised = isinstance(error, UserCodeException | RayTaskError)
+        self.in_code = raised and "MemoryError" not in self.reason
 
 
 def last_line(error: BaseException) -> str:
+    """Return the line of an error's text that says what happened: the last one of a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

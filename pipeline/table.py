@@ -7,7 +7,6 @@ meanwhile, the log refuses the commit. Parts that were never committed are invis
 removes them.
 """
 
-import contextlib
 import json
 import os
 import uuid
@@ -144,6 +143,8 @@ class Table:
     def open_or_create(cls, uri: str, storage_config: StorageConfig) -> Self:
         """Return the table at `uri`, made empty if there is none."""
         uri = storage.canonical(uri)
+        if uri.startswith("file://") and "%" in uri:
+            raise TableError(f"{uri}: delta-rs cannot read a table in a local folder with % in its name")
         if not cls.exists(uri, storage_config):
             try:
                 DeltaTable.create(
@@ -193,7 +194,10 @@ class Table:
         now = _now_ms()
         adds = [_add(part, now, data_change=True) for part in parts]
         for attempt in range(COMMIT_TRIES):
-            target = self._next(RUN)
+            target = self._fences[RUN] + 1
+            if attempt and self._version(RUN) == target and self._newest_run() == parts[0].run_id:
+                break  # the answer was lost, the commit was not
+            self._next(RUN)
             try:
                 self._delta.create_write_transaction(
                     list(adds),
@@ -205,14 +209,6 @@ class Table:
             except CommitFailedError as error:
                 raise self._conflict(RUN) from error
             except (DeltaError, OSError) as error:
-                # The answer may be lost where the commit is not: look before trying again.
-                with contextlib.suppress(DeltaError, OSError):
-                    self._delta.update_incremental()
-                    if (
-                        self._delta.transaction_version(RUN) == target
-                        and self._newest_run() == parts[0].run_id
-                    ):
-                        break
                 if attempt == COMMIT_TRIES - 1:
                     raise storage.explain(error, self.uri) from error
             else:
@@ -254,10 +250,10 @@ class Table:
         self._replace([file for file in files if file.run_id == run_id], [], data_change=True)
         return rows
 
-    def compact(self, retention_hours: int) -> tuple[int, int, int]:
+    def compact(self, retention_hours: int) -> tuple[int, int]:
         """Merge small files within each partition, then remove files that no version of that age needs.
 
-        Returns (files before, files after, files removed from the store).
+        Returns (files before, files after).
         """
         self._next(REWRITE)  # brings the newest files: vacuum must not take them for orphans
         before = self.file_count
@@ -266,12 +262,12 @@ class Table:
         self._next(REWRITE)
         after = self.file_count
         try:
-            removed = self._delta.vacuum(
+            self._delta.vacuum(
                 retention_hours=retention_hours, dry_run=False, enforce_retention_duration=False, full=True
             )
         except (DeltaError, OSError) as error:
             raise storage.explain(error, self.uri) from error
-        return before, after, len(removed)
+        return before, after
 
     def _small_files(self) -> Iterator[list[File]]:
         """Yield groups of files in one partition that together fill one file."""

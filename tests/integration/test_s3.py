@@ -70,12 +70,13 @@ def test_a_store_is_asked_whether_it_can_hold_a_table(store: Store, monkeypatch:
     """A second conditional PUT is refused where two runs can be kept apart; the probe leaves nothing."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
+    config = StorageConfig(endpoint_url=store.environment["AWS_ENDPOINT_URL"])
     bucket = store.new_bucket()
     if store.holds_tables:
-        assert check_table_store(f"{bucket}/masks", StorageConfig()) == store.fenced
+        assert check_table_store(f"{bucket}/masks", config) == store.fenced
     else:
         with pytest.raises(StorageError, match="another store"):
-            check_table_store(f"{bucket}/masks", StorageConfig())
+            check_table_store(f"{bucket}/masks", config)
     assert store.files.ls(bucket) == []
 
 
