@@ -54,8 +54,9 @@ def test_choice_spreads_over_confidence_and_sizes(tmp_path: Path) -> None:
     rows = sheets._read(table, sheets._choose(table, None, 4), CONFIG)
     confidences = [row["confidence"] for row in rows]
     assert confidences == sorted(confidences, reverse=True)
-    assert confidences[0] > 0.9
-    assert confidences[-1] < 0.6
+    # Of 40 confidences between 0.5 and 1 one is taken from each quarter, by the hash of its name.
+    assert confidences[0] > 0.87
+    assert confidences[-1] < 0.63
     assert {row["width"] for row in rows} == {48, 96}
 
 
