@@ -190,14 +190,23 @@ def test_the_stream_does_not_run_ahead_without_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "todo", "expected"),
-    [(64, 1, 8), (64, 200, 12), (64, 1_000_000, 64), (4, 1_000_000, 4), (1, 3, 1)],
+    ("most", "todo", "mean_bytes", "expected"),
+    [
+        (64, 1, 1000, 8),
+        (64, 200, 1000, 12),
+        (64, 1_000_000, 1000, 64),
+        (4, 1_000_000, 1000, 4),
+        (1, 3, 1000, 1),
+        (64, 1_000_000, 10_000_000, 5),
+        (64, 1_000_000, 900_000_000, 1),
+    ],
 )
-def test_small_runs_have_small_blocks(
-    make_run: Callable[..., Any], most: int, todo: int, expected: int
+def test_blocks_are_small_in_small_runs_and_of_large_images(
+    make_run: Callable[..., Any], most: int, todo: int, mean_bytes: int, expected: int
 ) -> None:
-    """Some sixteen blocks let the stages of a small run overlap; no block is larger than was asked for."""
-    assert make_run(block_images=most)._block_images(todo) == expected
+    """Sixteen blocks let the stages of a small run overlap; large images travel few at a time."""
+    plan = SimpleNamespace(todo=todo, todo_bytes=todo * mean_bytes)
+    assert make_run(block_images=most)._block_images(plan) == expected
 
 
 def test_stages_are_reported_in_their_order(make_run: Callable[..., Any]) -> None:
