@@ -84,24 +84,26 @@ def test_a_first_quote_measures_and_changes_nothing(
 def test_a_finished_run_tells_the_speed(
     config: JobConfig, recipe: Recipe, make_rows: Callable[..., pa.Table]
 ) -> None:
-    """The newest finished run of the same recipe is taken: no other recipe's, and none that was stopped."""
+    """The largest newest run of the recipe is asked: no other recipe's, none that was stopped or tiny."""
     table = Table.open_or_create(config.table, LOCAL)
     other = recipe.model_copy(update={"side": 64})
-    for run_id, ran, speed in (
-        ("20260101", recipe, 1.0),
-        ("20260102", recipe, 2.0),
-        ("20260103", other, 3.0),
-        ("20260104", recipe, None),
+    for run_id, ran, images, speed in (
+        ("20260101", recipe, 50, 1.0),
+        ("20260102", recipe, 1000, 2.0),
+        ("20260103", other, 5000, 3.0),
+        ("20260104", recipe, 6, 0.4),
+        ("20260105", recipe, 0, None),
     ):
         described = {"recipe": ran.model_dump(mode="json")}
         table.write_run_file(run_id, "config.json", json.dumps(described).encode())
         if speed:
-            table.write_run_file(run_id, "summary.json", json.dumps({"images_per_second": speed}).encode())
+            facts = {"images": images, "images_per_second": speed}
+            table.write_run_file(run_id, "summary.json", json.dumps(facts).encode())
     listener = Listener()
     answer = quote(config, None, listener)
     assert (answer.images_per_second, answer.seconds, answer.cost) == (2.0, 5.0, None)
     assert listener.said == []
-    assert "about 5 s at 2.0 images/s (as in the last run of this recipe)" in str(answer)
+    assert "about 5 s at 2.0 images/s (as in earlier runs of this recipe)" in str(answer)
 
 
 def test_nothing_to_do_costs_nothing(
