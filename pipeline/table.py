@@ -115,9 +115,9 @@ class Table:
         names = storage.names_under(uri, storage_config)
         if "_delta_log" in names:
             return True
-        if [name for name in names if name != RUNS_FOLDER]:
+        if strange := [name for name in names if not name.startswith(("_", "."))]:
             raise TableError(
-                f"{uri} holds something that is not a masklake table ({names[0]}, …): name an empty place"
+                f"{uri} holds something that is not a masklake table ({strange[0]}, …): name an empty place"
             )
         return False
 

@@ -297,7 +297,9 @@ def test_full_disk(checkpoint: Path, tmp_path: Path, small_disk: Path) -> None:
     result = run(*command)
     assert result.code == 1, result
     assert "Traceback" not in result.stderr, result
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result
+    line = errors[0]
     assert "no space left" in line, line
     assert str(table) in line, line
     assert {row["status"] for row in rows_of(table)} <= {"ok"}
