@@ -62,7 +62,8 @@ def filesystem(uri: str, config: StorageConfig) -> Any:
     if scheme in ("s3", "s3a"):
         options = {
             "anon": config.anonymous,
-            "endpoint_url": config.endpoint_url,
+            # Named here, because fsspec keeps one file system for equal arguments, whatever the variables say.
+            "endpoint_url": config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"),
             "use_listings_cache": False,
             "config_kwargs": {
                 "max_pool_connections": config.connections,
