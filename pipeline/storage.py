@@ -62,7 +62,7 @@ def filesystem(uri: str, config: StorageConfig) -> Any:
     if scheme in ("s3", "s3a"):
         options = {
             "anon": config.anonymous,
-            # Named here, because fsspec keeps one file system for equal arguments, whatever the variables say.
+            # Named here: fsspec keeps one file system for equal arguments, whatever the variables say now.
             "endpoint_url": config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"),
             "use_listings_cache": False,
             "config_kwargs": {
