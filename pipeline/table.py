@@ -10,8 +10,8 @@ removes them.
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -441,11 +441,6 @@ class Table:
     def run_ids(self) -> list[str]:
         """Return the ids of all runs that left a folder, oldest first."""
         return storage.names_under(f"{self.uri}/{RUNS_FOLDER}", self._storage)
-
-
-def as_rows(parts: Iterable[Part]) -> pa.Table:
-    """Return the parts as Arrow rows, the form in which they travel to the driver."""
-    return pa.Table.from_pylist([asdict(part) for part in parts])
 
 
 def _add(part: Part, now_ms: int, *, data_change: bool) -> AddAction:

@@ -288,7 +288,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.slow
 def test_full_disk(checkpoint: Path, tmp_path: Path, small_disk: Path) -> None:
     """The run stops and says so; no image is called failed for it; with space the same command goes on."""
     source, table, ballast = tmp_path / "images", small_disk / "masks", small_disk / "ballast"
