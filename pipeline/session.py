@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from types import FrameType
@@ -18,6 +19,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import InterruptedRun, MasklakeError
 
 SPARE_CPUS: Final = 1  # that Ray is told of beside the cores: it wants a whole one for cutting the plan
+STREAM_END_SECONDS: Final = 30.0  # that Ray Data has to stop its tasks
 
 
 class Signals:
@@ -57,6 +59,7 @@ def ray_session(config: RunConfig, signals: Signals) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a Ray is started here or not at all
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what concerns an image becomes its row
     import ray
     import ray.data  # its loggers exist from here on
@@ -64,9 +67,22 @@ def ray_session(config: RunConfig, signals: Signals) -> Iterator[None]:
     warnings.filterwarnings("ignore", message=".*ray_remote_args")  # the pin in pyproject.toml knows of it
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # for LostBlocks
-    if ray.is_initialized():
+    joined = ray.is_initialized()
+    if not joined:
+        _start_ray(config)
+        signals.install()
+    before = set(threading.enumerate())
+    try:
         yield
-        return
+    finally:
+        _end_streams(before)
+        if not joined:
+            ray.shutdown()
+
+
+def _start_ray(config: RunConfig) -> None:
+    import ray
+
     try:
         with _mute():
             if config.ray_address:
@@ -86,11 +102,21 @@ def ray_session(config: RunConfig, signals: Signals) -> Iterator[None]:
     except Exception as error:  # Ray raises a bare Exception where a node does not come up in time
         where = f"reached at {config.ray_address}" if config.ray_address else "started on this machine"
         raise MasklakeError(f"Ray cannot be {where}: {last_line(error)}") from error
-    signals.install()
-    try:
-        yield
-    finally:
-        ray.shutdown()
+
+
+def _end_streams(before: set[threading.Thread]) -> None:
+    """End what Ray Data still runs for us, with its tasks and actors.
+
+    A scheduling thread that outlived `ray.shutdown()` would start another Ray by its next call, while this
+    process ends: the command then hung, or ended without its last line.
+    """
+    from ray.data._internal.execution.streaming_executor import StreamingExecutor
+
+    deadline = time.monotonic() + STREAM_END_SECONDS
+    for thread in set(threading.enumerate()) - before:
+        while isinstance(thread, StreamingExecutor) and thread.is_alive() and time.monotonic() < deadline:
+            thread.shutdown(force=True)
+            thread.join(timeout=0.5)
 
 
 @contextlib.contextmanager

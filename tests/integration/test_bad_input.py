@@ -5,6 +5,7 @@ import pickle
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -294,7 +295,9 @@ def test_full_disk(checkpoint: Path, tmp_path: Path, small_disk: Path) -> None:
     write_images(source, 40)
     ballast.write_bytes(bytes(180_000))
     command = ["segment", source, "--table", table, "--model", checkpoint]
-    result = run(*command)
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # not tmp_path: sockets have short names
+        result = run(*command, environment={"RAY_TMPDIR": folder})
+        assert len(list(Path(folder).glob("ray/session_2*"))) == 1, "the end of the run started another Ray"
     assert result.code == 1, result
     assert "Traceback" not in result.stderr, result
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
