@@ -47,7 +47,7 @@ train-nuclei: $(READY) ## train the shipped checkpoint again (DATA=folder with i
 	  --epochs 60 --side 160 --batch 16 --learning-rate 3e-3
 
 lock: $(READY) ## write requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --upgrade --extra demo --extra dev --python-version 3.11 \
+	$(BIN)/uv pip compile --quiet --upgrade --extra demo --extra train --extra dev --python-version 3.11 \
 	  --no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment and what the demo and the benchmarks made
