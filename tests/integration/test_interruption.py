@@ -102,7 +102,7 @@ def test_ctrl_c_and_sigterm_keep_what_is_finished(
     done = 0
     for signum in (signal.SIGINT, signal.SIGTERM):
         seen = commits(table)
-        with Running(*command, environment=faults(slow=0.1)) as stopped:
+        with Running(*command, environment=faults(slow=0.5)) as stopped:
             stopped.until(lambda seen=seen: commits(table) > seen, "a commit")  # type: ignore[misc] # bound at once
             if signum == signal.SIGINT:
                 os.killpg(stopped.process.pid, signum)  # a terminal sends it to the whole group
