@@ -5,16 +5,17 @@ Nothing heavy is imported up here, so that `masklake --help` answers at once.
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from pipeline.errors import ConfigError, InterruptedRun, MasklakeError
+from pipeline.cli_errors import one_line, shown
+from pipeline.cli_models import models
+from pipeline.cli_train import finetune
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.config import JobConfig, StorageConfig
@@ -33,6 +34,8 @@ AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, …). Exit codes: 0 done, 1 error, 2 us
 images, 130 and 143 stopped by Ctrl-C or SIGTERM.
 """,
 )
+app.add_typer(models, name="models")
+app.command("finetune")(finetune)
 P = ParamSpec("P")
 
 Source = Annotated[
@@ -45,7 +48,13 @@ TableUri = Annotated[str, typer.Argument(metavar="TABLE", help="folder or bucket
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file; options on the command line win")]
 TableOption = Annotated[str | None, typer.Option("--table", help="table to append to: folder or bucket URI")]
 Model = Annotated[
-    str | None, typer.Option("--model", help="checkpoint folder or URI, or a shipped name [nuclei]")
+    str | None,
+    typer.Option(
+        "--model", help="checkpoint folder or URI, shipped name, or NAME@ALIAS of a registry [nuclei]"
+    ),
+]
+RegistryOption = Annotated[
+    str | None, typer.Option("--registry", help="where NAME@ALIAS is looked up [MASKLAKE_REGISTRY]")
 ]
 Include = Annotated[
     list[str] | None, typer.Option("--include", help="glob that names must match (repeatable)")
@@ -76,30 +85,7 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
     """Register a command; what it raises on purpose becomes one line and an exit code."""
 
     def register(function: Callable[P, int | None]) -> Callable[P, None]:
-        @wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> None:
-            try:
-                code = function(*args, **kwargs) or 0
-            except MasklakeError as error:
-                if kwargs.get("debug"):
-                    raise
-                stopped = isinstance(error, InterruptedRun)
-                typer.secho(f"{'' if stopped else 'error: '}{error}", err=True, fg=None if stopped else "red")
-                code = error.exit_code if isinstance(error, InterruptedRun) else 1
-            except KeyboardInterrupt:
-                typer.echo("stopped; the same command goes on", err=True)
-                code = 128 + signal.SIGINT
-            except BrokenPipeError:  # the reader of our output has seen enough
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                code = 0
-            except OSError as error:  # a full disk, a folder that is not there
-                if kwargs.get("debug"):
-                    raise
-                typer.secho(f"error: {error}", err=True, fg="red")
-                code = 1
-            raise typer.Exit(code)
-
-        return app.command(name)(run)
+        return app.command(name)(one_line(function))
 
     return register
 
@@ -112,6 +98,7 @@ def segment(
     source: Source,
     table: TableOption = None,
     model: Model = None,
+    registry: RegistryOption = None,
     config: Config = None,
     include: Include = None,
     exclude: Exclude = None,
@@ -142,6 +129,7 @@ def segment(
 
         masklake segment s3://my-bucket/scans --table s3://my-bucket-masks/scans
         masklake segment ./images --table ./masks --model ./checkpoint --tile 512
+        masklake segment ./images --table ./masks --model nuclei@production --registry s3://my-models
         masklake segment images.parquet --table ./masks --config nightly.toml
     """
     from pipeline import job
@@ -150,7 +138,9 @@ def segment(
     settings = _settings(
         config,
         {
-            **_plan_options(source, table, model, include, exclude, endpoint_url, anonymous, tile, overlap),
+            **_plan_options(
+                source, table, model, registry, include, exclude, endpoint_url, anonymous, tile, overlap
+            ),
             "decode.max_pixels": max_pixels,
             "predict.device": device,
             "predict.precision": precision,
@@ -183,6 +173,7 @@ def plan(
     source: Source,
     table: TableOption = None,
     model: Model = None,
+    registry: RegistryOption = None,
     config: Config = None,
     include: Include = None,
     exclude: Exclude = None,
@@ -211,7 +202,9 @@ def plan(
     settings = _settings(
         config,
         {
-            **_plan_options(source, table, model, include, exclude, endpoint_url, anonymous, tile, overlap),
+            **_plan_options(
+                source, table, model, registry, include, exclude, endpoint_url, anonymous, tile, overlap
+            ),
             "run.retry_failed": retry_failed,
         },
     )
@@ -227,6 +220,7 @@ def _plan_options(
     source: str,
     table: str | None,
     model: str | None,
+    registry: str | None,
     include: list[str] | None,
     exclude: list[str] | None,
     endpoint_url: str | None,
@@ -238,6 +232,7 @@ def _plan_options(
         "source.uri": source,
         "table": table,
         "model": model,
+        "registry": registry,
         "source.include": tuple(include or ()),
         "source.exclude": tuple(exclude or ()),
         "storage.endpoint_url": endpoint_url,
@@ -324,7 +319,7 @@ def failures(
         grid.add_column(title, ratio=ratio, overflow="fold")
     for row in rows:
         reason = f"{row['type']}: {row['message']}"
-        grid.add_row(*(escape(_shown(text)) for text in (row["uri"], row["stage"], reason, row["run_id"])))
+        grid.add_row(*(escape(shown(text)) for text in (row["uri"], row["stage"], reason, row["run_id"])))
     Console().print(grid if rows else "no failures")
 
 
@@ -398,11 +393,6 @@ def _storage(endpoint_url: str | None) -> "StorageConfig":
     from pipeline.config import StorageConfig
 
     return StorageConfig(endpoint_url=endpoint_url)
-
-
-def _shown(text: str) -> str:
-    """Return text that is harmless on a terminal: what cannot be printed is escaped."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 @app.callback(invoke_without_command=True)

@@ -8,7 +8,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,6 +21,9 @@ class Section(BaseModel):
     """Base of every section: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Section)
 
 
 class StorageConfig(Section):
@@ -87,7 +90,10 @@ class JobConfig(Section):
 
     source: SourceConfig
     table: str = Field(description="Delta Lake table to append to: folder or bucket URI")
-    model: str = Field("nuclei", description="checkpoint folder, or the name of a shipped one")
+    model: str = Field("nuclei", description="checkpoint folder, shipped name, or NAME@ALIAS of the registry")
+    registry: str | None = Field(
+        None, description="folder or bucket URI of checkpoints by name; default MASKLAKE_REGISTRY"
+    )
     storage: StorageConfig = StorageConfig()
     decode: DecodeConfig = DecodeConfig()
     tiling: TilingConfig = TilingConfig()
@@ -116,6 +122,11 @@ class Recipe(Section):
 
 
 def load_config(file: Path | None, options: Mapping[str, Any]) -> JobConfig:
+    """Return a job's configuration: `file`, with `options` on top, as `read_config` does it."""
+    return read_config(JobConfig, file, options)
+
+
+def read_config(kind: type[S], file: Path | None, options: Mapping[str, Any]) -> S:
     """Return the configuration of `file`, with `options` (dotted name: value; None is not given) on top.
 
     Raises ConfigError that names the file and the field.
@@ -132,7 +143,7 @@ def load_config(file: Path | None, options: Mapping[str, Any]) -> JobConfig:
         if value is not None and value != ():
             _put(tree, name.split("."), value)
     try:
-        return JobConfig.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{file or 'options'}: {_one_line(error)}") from error
 

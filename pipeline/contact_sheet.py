@@ -18,19 +18,35 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, PngImagePlugin
 
 from pipeline import storage
 from pipeline.config import DecodeConfig, StorageConfig
 from pipeline.decode import decode
+from pipeline.drawing import (
+    ALARM,
+    BLANK,
+    FAINT,
+    INK,
+    PAPER,
+    RULE,
+    Colour,
+    brightened,
+    class_colours,
+    colour_of,
+    fitted,
+    font,
+    gain,
+    overlay,
+    png,
+    viridis,
+    write,
+)
 from pipeline.encode import decode_mask
 from pipeline.errors import ImageError, MasklakeError
 from pipeline.report import count_rows
 from pipeline.table import Table
 
-Colour = tuple[int, int, int]
-
-MAX_BYTES: Final = 3_000_000  # of the PNG: beyond, it is reduced to 256 colours
 CANDIDATE_ROWS: Final = 1000  # images are picked from whole files that hold at least so many rows,
 CANDIDATE_FILES: Final = 4  # and from so many files, so that a large table is not read as a whole
 STRATUM_ROWS: Final = 256  # of similar confidence, among which the size decides
@@ -44,33 +60,6 @@ MARGIN: Final = 72
 WIDTH: Final = 2 * MARGIN + COLUMNS * GROUP + (COLUMNS - 1) * COLUMN_GAP
 HEADER, HEADING, GROUP_HEIGHT, LINE = 224, 40, TILE + 128, 42
 TITLE_SIZE, TEXT_SIZE, SMALL_SIZE = 44, 27, 23
-
-PAPER, INK, FAINT, RULE = (252, 252, 250), (28, 32, 38), (98, 106, 116), (216, 218, 220)
-BLANK: Final = (232, 233, 235)  # a tile that has nothing to show
-ALARM: Final = (166, 34, 20)
-DIM, BRIGHT, MAX_GAIN = 100, 220, 10  # images whose brightest places are below DIM are shown brighter
-FILL, OUTLINE = 0.18, 2  # opacity of a mask's area; width of its outline in pixels
-# Okabe and Ito's colours, which everyone tells apart, for classes whose own colour is a grey, as photos are.
-VIVID: Final[Sequence[Colour]] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (213, 94, 0),
-    (204, 121, 167),
-    (240, 228, 66),
-)
-# Nine colours of viridis (van der Walt and Smith); the rest is interpolated.
-VIRIDIS: Final = (
-    (68, 1, 84),
-    (71, 44, 122),
-    (59, 81, 139),
-    (44, 113, 142),
-    (33, 144, 141),
-    (39, 173, 129),
-    (92, 200, 99),
-    (170, 220, 50),
-    (253, 231, 37),
-)
 
 
 def contact_sheet(
@@ -235,10 +224,7 @@ class _Sheet:
         self, at: tuple[int, int], text: str, size: int, colour: Colour = INK, width: int = WIDTH - 2 * MARGIN
     ) -> int:
         """Write one line, shortened in the middle to `width`, and return its own width."""
-        font = _font(size)
-        line = shorten(plain(text), font, width)
-        self._pen.text(at, line, colour, font)
-        return round(font.getlength(line))
+        return write(self._pen, at, text, size, colour, width)
 
     def title(self, table: str, facts: str) -> None:
         """Write what the sheet shows."""
@@ -252,14 +238,14 @@ class _Sheet:
             if x > WIDTH // 2:
                 self.text((x, y), "…", SMALL_SIZE, FAINT)
                 break
-            colour = _colour(colours[index])
+            colour = colour_of(colours[index])
             self._pen.rounded_rectangle((x, y + 2, x + 22, y + 24), 4, colour)
             x += 32 + self.text((x + 32, y), name, SMALL_SIZE, width=GROUP // 2) + 32
         if has_map:
-            bar = Image.fromarray(_viridis(np.tile(np.arange(256, dtype=np.uint8), (22, 1))))
+            bar = Image.fromarray(viridis(np.tile(np.arange(256, dtype=np.uint8), (22, 1))))
             label = "attention that a place receives, log scale:  low"
             left = WIDTH - MARGIN - 46 - 12 - bar.width
-            width = round(_font(SMALL_SIZE).getlength(label))
+            width = round(font(SMALL_SIZE).getlength(label))
             self.text((left - 12 - width, y), label, SMALL_SIZE, FAINT)
             self._image.paste(bar, (left, y + 2))
             self.text((left + bar.width + 12, y), "high", SMALL_SIZE, FAINT)
@@ -279,8 +265,8 @@ class _Sheet:
         classes: Sequence[str],
     ) -> None:
         """Draw one image: its three tiles and its caption."""
-        gain = 1 if source_HWC is None else _gain(source_HWC)
-        image = None if source_HWC is None else _fitted(Image.fromarray(source_HWC)).point(lambda v: v * gain)
+        factor = 1 if source_HWC is None else gain(source_HWC)
+        image = None if source_HWC is None else brightened(fitted(source_HWC, TILE), factor)
         second, third = left + TILE + TILE_GAP, left + 2 * (TILE + TILE_GAP)
         self._tile(left, top, image, "source not available")
         self._tile(second, top, _overlay(row["mask"]["bytes"], image), "mask not readable")
@@ -288,14 +274,14 @@ class _Sheet:
         self.text((left, top + TILE + 12), name, TEXT_SIZE, width=GROUP)
         facts = [f"{row['width']} x {row['height']} px", f"confidence {row['confidence'] or 0:.1%}"]
         facts += _shares(row["class_pixels"] or [], classes)
-        facts += [f"{gain}x brighter"] if gain > 1 else []
+        facts += [f"{factor}x brighter"] if factor > 1 else []
         self.text((left, top + TILE + 48), " · ".join(facts), SMALL_SIZE, FAINT, GROUP)
 
     def _tile(self, left: int, top: int, image: Image.Image | None, otherwise: str) -> None:
         self._pen.rectangle((left, top, left + TILE - 1, top + TILE - 1), BLANK)
         if image is None:
-            font = _font(SMALL_SIZE)
-            self._pen.text((left + TILE / 2, top + TILE / 2), otherwise, FAINT, font, anchor="mm")
+            centre = (left + TILE / 2, top + TILE / 2)
+            self._pen.text(centre, otherwise, FAINT, font(SMALL_SIZE), anchor="mm")
         else:
             self._image.paste(image, (left + (TILE - image.width) // 2, top + (TILE - image.height) // 2))
 
@@ -318,44 +304,16 @@ class _Sheet:
 
     def png(self) -> bytes:
         """Return the finished picture."""
-        for image in (self._image, self._image.quantize(256, dither=Image.Dither.NONE)):
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG", optimize=True)
-            if buffer.tell() <= MAX_BYTES:
-                break
-        return buffer.getvalue()
+        return png(self._image)
 
 
-def _fitted(image: Image.Image, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
-    """Return the image at the size at which it fills a tile, one way at least."""
-    scale = TILE / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), resample)
-
-
-def _gain(image_HWC: NDArray[np.uint8]) -> int:
-    """Return by how much a dim image has to be brightened to be seen: 1 for most images."""
-    peak = max(1.0, float(np.percentile(image_HWC.max(axis=2), 99.5)))
-    return 1 if peak >= DIM else min(MAX_GAIN, int(BRIGHT / peak))
-
-
-def _overlay(png: bytes, image: Image.Image | None) -> Image.Image | None:
-    """Return the image with its mask on top; class 0 is left as it is."""
+def _overlay(mask: bytes, image: Image.Image | None) -> Image.Image | None:
+    """Return the image with its mask on top, or the mask alone; None where it is not readable."""
     try:
-        mask = _fitted(Image.fromarray(decode_mask(png)), Image.Resampling.NEAREST)
+        labels_HW = decode_mask(mask)
     except ImageError:
         return None
-    image = image or Image.new("RGB", mask.size, BLANK)
-    labels_HW = np.asarray(mask)
-    inside_HW = labels_HW > 0
-    for _ in range(OUTLINE):
-        padded = np.pad(labels_HW * inside_HW, 1, mode="edge")
-        height, width = labels_HW.shape
-        for y, x in ((0, 1), (2, 1), (1, 0), (1, 2)):
-            inside_HW = inside_HW & (padded[y : y + height, x : x + width] == labels_HW)
-    opacity = np.where(inside_HW, FILL, labels_HW > 0)[:, :, None]
-    blended = np.asarray(image) * (1 - opacity) + _class_colours(png)[labels_HW] * opacity
-    return Image.fromarray(blended.round().astype(np.uint8))
+    return overlay(labels_HW, image, _class_colours(mask), TILE)
 
 
 def _attention(row: Mapping[str, Any]) -> Image.Image | None:
@@ -366,33 +324,16 @@ def _attention(row: Mapping[str, Any]) -> Image.Image | None:
         return None
     scale = TILE / max(row["width"], row["height"])
     size = max(1, round(row["width"] * scale)), max(1, round(row["height"] * scale))
-    return Image.fromarray(_viridis(np.asarray(values.resize(size, Image.Resampling.BICUBIC))))
+    return Image.fromarray(viridis(np.asarray(values.resize(size, Image.Resampling.BICUBIC))))
 
 
-def _viridis(values_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (H, W, 3) colours: 0 is dark violet, 255 yellow; equal steps look equal."""
-    anchors = np.linspace(0, 255, len(VIRIDIS))
-    channels = [np.interp(np.arange(256), anchors, [c[i] for c in VIRIDIS]) for i in range(3)]
-    colours: NDArray[np.uint8] = np.stack(channels, axis=-1).round().astype(np.uint8)
-    return colours[values_HW]
-
-
-def _class_colours(png: bytes) -> NDArray[np.uint8]:
-    """Return the (256, 3) colours of the mask's classes: its palette's, with vivid ones for greys."""
-    colours = np.resize(np.array(VIVID, np.uint8), (256, 3))
+def _class_colours(mask: bytes) -> NDArray[np.uint8]:
+    """Return the (256, 3) colours of the mask's classes, its palette's where they can be seen."""
     try:
-        palette = PngImagePlugin.PngImageFile(io.BytesIO(png)).getpalette() or []
+        palette = PngImagePlugin.PngImageFile(io.BytesIO(mask)).getpalette() or []
     except (OSError, SyntaxError, ValueError):
         palette = []
-    own = np.array(palette, np.uint8).reshape(-1, 3)
-    vivid = np.ptp(own, axis=1) >= 32
-    colours[1 : len(own)][vivid[1:]] = own[1:][vivid[1:]]
-    return colours
-
-
-def _colour(values: NDArray[np.uint8]) -> Colour:
-    red, green, blue = values.tolist()
-    return red, green, blue
+    return class_colours(np.array(palette, np.uint8).reshape(-1, 3))
 
 
 def _shares(class_pixels: Sequence[int], classes: Sequence[str]) -> list[str]:
@@ -401,43 +342,3 @@ def _shares(class_pixels: Sequence[int], classes: Sequence[str]) -> list[str]:
     largest = sorted(range(1, len(class_pixels)), key=lambda index: -class_pixels[index])[:2]
     names = [classes[index] if index < len(classes) else f"class {index}" for index in largest]
     return [f"{name} {class_pixels[index] / whole:.1%}" for name, index in zip(names, largest, strict=True)]
-
-
-# ---------------------------------------------------------------- text
-
-
-def plain(text: str) -> str:
-    """Return text that draws as it reads, in one line and from left to right.
-
-    What does not print (control characters, line ends, marks that turn the direction) becomes its escape;
-    letters that the font lacks become boxes.
-    """
-    return "".join(
-        char if " " <= char <= "~" or char in "·…" else "\u25a1" if char.isprintable() else ascii(char)[1:-1]
-        for char in text
-    )
-
-
-def shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return text that is at most `width` pixels wide, with an ellipsis in the middle if need be."""
-    if font.getlength(text) <= width:
-        return text
-    fits, too_long = 0, len(text)
-    while too_long - fits > 1:
-        kept = (fits + too_long) // 2
-        if font.getlength(_middle_cut(text, kept)) <= width:
-            fits = kept
-        else:
-            too_long = kept
-    return _middle_cut(text, fits)
-
-
-def _middle_cut(text: str, kept: int) -> str:
-    return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise MasklakeError("pictures need Pillow with FreeType, as its own wheels have it")
-    return font

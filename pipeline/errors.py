@@ -3,7 +3,11 @@
 MasklakeError                  the command ends with this one line; `--debug` shows the traceback
 ├── ConfigError                an option or a field of the TOML file is wrong: mend it and run again
 ├── StorageError               a bucket, prefix or endpoint as a whole cannot be used
+│   └── ConflictError          another writer changed the object first: read it again, then decide
 ├── ModelError                 the checkpoint cannot be loaded, or does not fit the images
+├── RegistryError              a name, version or alias of the registry is wrong, missing or there already
+│   ├── PromotionRefusedError  the gate: worse than the current version, or not comparable; --force
+│   └── ConcurrentPromotionError  another command moved the alias first; nothing was changed
 ├── TableError                 the table is missing, is something else, or has another schema
 │   └── ConcurrentRunError     another command wrote to the table in mid-run; nothing of it is lost
 ├── StalledError               nothing moved for the stall timeout
@@ -12,7 +16,8 @@ MasklakeError                  the command ends with this one line; `--debug` sh
     ├── FetchError             transient: the next run tries the image again
     ├── DecodeError            permanent: waits for a new version of the object, or --retry-failed
     ├── LimitError             permanent: over the pixel limit
-    └── PredictError           permanent: the network failed on it
+    ├── PredictError           permanent: the network failed on it
+    └── LabelError             its mask or annotations are not labels of it: training is refused
 """
 
 
@@ -28,8 +33,24 @@ class StorageError(MasklakeError):
     """A bucket, prefix, endpoint or credential cannot be used; no single image is at fault."""
 
 
+class ConflictError(StorageError):
+    """Another writer changed an object between our read and our write; ours did not happen."""
+
+
 class ModelError(MasklakeError):
     """A checkpoint cannot be loaded, or does not fit the images."""
+
+
+class RegistryError(MasklakeError):
+    """A name, version or alias of the registry cannot be used, is missing, or is there already."""
+
+
+class PromotionRefusedError(RegistryError):
+    """The candidate is worse than the current version by more than the margin, or cannot be compared."""
+
+
+class ConcurrentPromotionError(RegistryError):
+    """Another command moved the alias while this one decided; nothing was changed."""
 
 
 class TableError(MasklakeError):
@@ -80,3 +101,9 @@ class PredictError(ImageError):
     """The network failed on this image. Permanent for this version of the object."""
 
     stage = "predict"
+
+
+class LabelError(ImageError):
+    """The mask or the annotations of a labelled image cannot be its labels."""
+
+    stage = "label"

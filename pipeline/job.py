@@ -59,7 +59,7 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
     """
     started = time.monotonic()
     check_places(config.source.uri, config.table)
-    files = fetch_checkpoint(config.model, config.storage)
+    files = fetch_checkpoint(config.model, config.storage, config.registry)
     checkpoint = files.load()
     check_tile_side(config.tiling.side, checkpoint.config.stride)
     if config.run.ray_address is None:
@@ -96,7 +96,7 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
         table.delete_failures(plan.outdated, recipe.id)
         reporter.started(plan.todo)
         run = _Run(config, table, labels, files.uri, checkpoint, reporter)
-        with Signals() as signals, ray_session(config.run, signals):
+        with Signals() as signals, ray_session(config.run.ray_address, signals):
             run.all(plan, folder, signals)
     summary = Summary.of_run(table, labels.run_id, plan, time.monotonic() - started, run.stages())
     table.write_run_file(labels.run_id, "summary.json", summary.to_json())

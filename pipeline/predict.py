@@ -68,12 +68,23 @@ class Segmentation:
     confidence: float  # mean over pixels of the winning probability, 1/K to 1
     attention: list[Attention]
     attention_map_hw: NDArray[np.uint8] | None  # log(1 + received) of the first block; 255 is its maximum
+    confidence_HW: NDArray[np.uint8] | None = None  # winning probability, 255 is 1; only if it was asked for
 
 
 class Segmenter:
-    """Holds one network on one device. Raises ConfigError if the device is not there."""
+    """Holds one network on one device. Raises ConfigError if the device is not there.
 
-    def __init__(self, checkpoint: "Checkpoint", config: "PredictConfig", tiling: "TilingConfig") -> None:
+    With `keep_confidence` each segmentation has its `confidence_HW`, which calibration is measured by.
+    """
+
+    def __init__(
+        self,
+        checkpoint: "Checkpoint",
+        config: "PredictConfig",
+        tiling: "TilingConfig",
+        *,
+        keep_confidence: bool = False,
+    ) -> None:
         check_tile_side(tiling.side, checkpoint.config.stride)
         self.device = choose_device(config.device)
         self.dtype = choose_dtype(config.precision, self.device)
@@ -85,6 +96,7 @@ class Segmenter:
         self._classes = checkpoint.config.classes
         self._side, self._overlap = tiling.side, tiling.overlap
         self._window = torch.from_numpy(window(tiling.side)).to(self.device)
+        self._keep_confidence = keep_confidence
         self.tile_batch = config.tile_batch
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation | PredictError]:
@@ -127,7 +139,7 @@ class Segmenter:
     def _canvas(self, image_HWC: NDArray[np.uint8]) -> "_Canvas":
         height, width = image_HWC.shape[:2]
         grid = TileGrid(height=height, width=width, side=self._side, overlap=self._overlap)
-        return _Canvas(grid=grid, window_SS=self._window)
+        return _Canvas(grid=grid, window_SS=self._window, keep_confidence=self._keep_confidence)
 
     def _forward(self, tiles_BSSC: NDArray[np.uint8]) -> tuple[Tensor, Statistics]:
         """Return the class probabilities, float32 (B, K, S, S), and the attention statistics of each tile.
@@ -167,6 +179,7 @@ class _Canvas:
 
     grid: TileGrid
     window_SS: Tensor
+    keep_confidence: bool
     scores_KHW: Tensor | None = None
     map_hw: Tensor | None = None
     numbers: dict[str, list[Tensor]] = field(default_factory=dict)  # block: SUMMED by head, of each tile
@@ -222,6 +235,7 @@ class _Canvas:
             confidence=confidence,
             attention=[row for block in self.numbers for row in self._attention(block)],
             attention_map_hw=self._map(),
+            confidence_HW=_as_bytes(best_HW * 255) if self.keep_confidence else None,
         )
 
     def _attention(self, block: str) -> Iterator[Attention]:
@@ -256,12 +270,16 @@ class _Canvas:
         map_hw = map_hw[: -(-self.grid.height // stride), : -(-self.grid.width // stride)]
         # Some tokens receive hundreds of times the uniform share: linear bytes would show nothing else.
         scaled = map_hw.log1p() * (255 / map_hw.max().log1p().clamp_min(1e-6))
-        return scaled.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        return _as_bytes(scaled)
 
     def free(self) -> None:
         """Let go of the sums: the result is out."""
         self.scores_KHW = self.map_hw = None
         self.numbers.clear()
+
+
+def _as_bytes(values: Tensor) -> NDArray[np.uint8]:
+    return values.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 # ---------------------------------------------------------------- device and precision

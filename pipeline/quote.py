@@ -69,7 +69,7 @@ class Quote:
 def quote(config: JobConfig, price_per_hour: float | None, reporter: Reporter) -> Quote:
     """Return what `segment` would do with this configuration. Raises MasklakeError as `segment` would."""
     check_places(config.source.uri, config.table)
-    files = fetch_checkpoint(config.model, config.storage)
+    files = fetch_checkpoint(config.model, config.storage, config.registry)
     checkpoint = files.load()
     recipe = Recipe.of(checkpoint.digest, [c.name for c in checkpoint.classes], config.tiling)
     table = Table.open(config.table, config.storage) if Table.exists(config.table, config.storage) else None
@@ -91,9 +91,7 @@ def quote(config: JobConfig, price_per_hour: float | None, reporter: Reporter) -
                 speed = _sample_speed(
                     plan.file,
                     config,
-                    SegmentBlock(
-                        config.model, checkpoint.digest, config.storage, config.predict, config.tiling
-                    ),
+                    SegmentBlock(files.uri, checkpoint.digest, config.storage, config.predict, config.tiling),
                 )
                 measured = f"measured on {min(SAMPLE_IMAGES, plan.todo)} images, on this machine"
             if speed is None:

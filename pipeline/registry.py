@@ -1,13 +1,18 @@
-"""Checkpoints by name or address: the shipped ones by name, any other as a folder that storage can read."""
+"""Checkpoints by name or address: shipped ones by name, those of a registry as NAME@VERSION or NAME@ALIAS,
+any other as a folder that storage can read.
+"""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import models.weights
 from models.checkpoint import Checkpoint, CheckpointError, load
 from pipeline import storage
+from pipeline.aliases import resolve
 from pipeline.config import StorageConfig
 from pipeline.errors import ModelError, StorageError
+from pipeline.versions import Registry, Version
 
 SHIPPED = Path(models.weights.__file__).parent
 DECODED_CHANNELS = (1, 3, 4)  # what an image is decoded to: grey, RGB, RGBA
@@ -41,19 +46,26 @@ def shipped() -> list[str]:
     return sorted(file.parent.name for file in SHIPPED.glob("*/config.json"))
 
 
-def fetch_checkpoint(model: str, config: StorageConfig) -> CheckpointFiles:
-    """Return the files of a checkpoint, by shipped name or by the address of its folder.
+def fetch_checkpoint(model: str, config: StorageConfig, registry: str | None = None) -> CheckpointFiles:
+    """Return the files of a checkpoint: by shipped name, by NAME@VERSION or NAME@ALIAS, or by its folder.
 
-    Its `uri` can stand for `model` again, on any machine that reaches the place.
+    `registry` is the address of the registry that has the names, by default that of MASKLAKE_REGISTRY.
+    The result's `uri` can stand for `model` again, on any machine that reaches the place: it names a version,
+    never an alias.
 
-    Raises ModelError if there is none, and StorageError if the store cannot be used.
+    Raises ModelError if there is none, RegistryError if there is no such version or alias, and StorageError
+    if the store cannot be used.
     """
+    version = None
     if (name := model.removeprefix("masklake:")) in shipped():
         uri, folder = f"masklake:{name}", storage.canonical(str(SHIPPED / name))
+    elif "@" in model and "/" not in model:
+        version = resolve(Registry.of(registry, config), model)
+        uri = folder = version.uri
     else:
         uri = folder = storage.canonical(model)
     try:
-        return CheckpointFiles(
+        files = CheckpointFiles(
             uri=uri,
             config_json=storage.read(f"{folder}/config.json", config),
             weights=storage.read(f"{folder}/model.safetensors", config),
@@ -63,5 +75,17 @@ def fetch_checkpoint(model: str, config: StorageConfig) -> CheckpointFiles:
             raise
         raise ModelError(
             f"--model {model}: no checkpoint there (expected config.json and model.safetensors in {folder}); "
-            f"shipped by name: {', '.join(shipped()) or 'none'}"
+            f"shipped by name: {', '.join(shipped()) or 'none'}; of a registry: NAME@VERSION or NAME@ALIAS"
         ) from error
+    if version is not None:
+        _check_digest(files, version)
+    return files
+
+
+def _check_digest(files: CheckpointFiles, version: Version) -> None:
+    digest = sha256(files.config_json + files.weights).hexdigest()
+    if digest != version.digest:
+        raise ModelError(
+            f"{version.uri}: the files are not those that were registered as {version.reference} (digest "
+            f"{digest[:16]}, expected {version.digest[:16]}): add them as a new version"
+        )

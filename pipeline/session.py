@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Final, Self
 
-from pipeline.config import RunConfig
 from pipeline.errors import InterruptedRun, MasklakeError
 
 SPARE_CPUS: Final = 1  # that Ray is told of beside the cores: it wants a whole one for cutting the plan
@@ -52,8 +51,8 @@ class Signals:
 
 
 @contextlib.contextmanager
-def ray_session(config: RunConfig, signals: Signals) -> Iterator[None]:
-    """Start Ray on this machine, or join the cluster at `ray_address`; leave it as it was found.
+def ray_session(address: str | None, signals: Signals) -> Iterator[None]:
+    """Start Ray on this machine, or join the cluster at `address`; leave it as it was found.
 
     Raises MasklakeError if Ray cannot be started or reached, and InterruptedRun for SIGTERM meanwhile.
     """
@@ -69,7 +68,7 @@ def ray_session(config: RunConfig, signals: Signals) -> Iterator[None]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # for LostBlocks
     joined = ray.is_initialized()
     if not joined:
-        _start_ray(config)
+        _start_ray(address)
         signals.install()
     before = set(threading.enumerate())
     try:
@@ -80,13 +79,13 @@ def ray_session(config: RunConfig, signals: Signals) -> Iterator[None]:
             ray.shutdown()
 
 
-def _start_ray(config: RunConfig) -> None:
+def _start_ray(address: str | None) -> None:
     import ray
 
     try:
         with _mute():
-            if config.ray_address:
-                ray.init(config.ray_address, log_to_driver=False, logging_level=logging.CRITICAL)
+            if address:
+                ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
             else:
                 ray.init(
                     "local",
@@ -100,7 +99,7 @@ def _start_ray(config: RunConfig) -> None:
             signal.SIGTERM, "stopped before the first image; the same command goes on"
         ) from error
     except Exception as error:  # Ray raises a bare Exception where a node does not come up in time
-        where = f"reached at {config.ray_address}" if config.ray_address else "started on this machine"
+        where = f"reached at {address}" if address else "started on this machine"
         raise MasklakeError(f"Ray cannot be {where}: {last_line(error)}") from error
 
 

@@ -6,6 +6,7 @@ Local paths become `file:///absolute/path`.
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import queue
 import shutil
@@ -272,6 +273,30 @@ def read(uri: str, config: StorageConfig) -> bytes:
     return data
 
 
+def read_version(uri: str, config: StorageConfig) -> tuple[bytes, str]:
+    """Return one whole object and a tag that changes whenever it does: on S3 its ETag, else a hash.
+
+    Raises FileNotFoundError, or StorageError for anything else.
+    """
+    scheme, path = split(uri)
+    if scheme != "s3":
+        data = read(uri, config)
+        return data, content_tag(data)
+    fs = filesystem(uri, config)
+    try:
+        version: tuple[bytes, str] = fsspec.asyn.sync(fs.loop, _get_s3, fs, path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise explain(error, uri) from error
+    return version
+
+
+def content_tag(data: bytes) -> str:
+    """Return what stands for a version where the store has no ETag that can be trusted."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
 def open_input(uri: str, config: StorageConfig) -> Any:
     """Return a binary file object that reads an object piece by piece; to be closed by the caller."""
     return filesystem(uri, config).open(_address(uri), "rb")
@@ -338,14 +363,19 @@ async def _get(fs: Any, uri: str, etag: str) -> bytes:
     if scheme != "s3":
         data: bytes = await fs._cat_file(_address(uri))
         return data
+    content, _ = await _get_s3(fs, path, **({"IfMatch": f'"{etag}"'} if etag else {}))
+    return content
+
+
+async def _get_s3(fs: Any, path: str, **conditions: str) -> tuple[bytes, str]:
+    """Return content and ETag of an object."""
     bucket, _, key = path.partition("/")
-    match = {"IfMatch": f'"{etag}"'} if etag else {}
-    response = await fs._call_s3("get_object", Bucket=bucket, Key=key, **match)
+    response = await fs._call_s3("get_object", Bucket=bucket, Key=key, **conditions)
     async with response["Body"] as body:
         content: bytes = await body.read()
     if len(content) != response["ContentLength"]:
         raise OSError(f"got {len(content)} of {response['ContentLength']} bytes")
-    return content
+    return content, str(response["ETag"]).strip('"')
 
 
 async def _again(get: Callable[[], Awaitable[bytes]]) -> bytes:
@@ -356,19 +386,19 @@ async def _again(get: Callable[[], Awaitable[bytes]]) -> bytes:
         except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:
-            if attempt == TRIES - 1 or _changed(error):
+            if attempt == TRIES - 1 or refused(error):
                 raise
         await asyncio.sleep(0.2 * 2**attempt)
     raise AssertionError("unreachable")
 
 
-def _changed(error: BaseException) -> bool:
-    """Return whether a store refused to send an object because its ETag is not the one that was listed."""
+def refused(error: BaseException) -> bool:
+    """Return whether a store refused because of a condition: the ETag is another, or the object is there."""
     answers = (getattr(cause, "response", None) for cause in _causes(error))
     codes = {
         answer["Error"].get("Code") for answer in answers if isinstance(answer, dict) and "Error" in answer
     }
-    return bool(codes & {"PreconditionFailed", "412"})
+    return bool(codes & {"PreconditionFailed", "412", "ConditionalRequestConflict"})
 
 
 def _fetch_error(error: BaseException) -> FetchError:
@@ -376,7 +406,7 @@ def _fetch_error(error: BaseException) -> FetchError:
         return FetchError("the object is gone: it was listed, then deleted")
     if isinstance(error, TimeoutError):
         return FetchError("no answer within the time limit (storage.timeout)")
-    if _changed(error):
+    if refused(error):
         return FetchError("the object changed after it was listed; the next run takes the new version")
     return FetchError(_line(error))
 
@@ -425,6 +455,26 @@ def _write_local(path: Path, data: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def delete(uri: str, config: StorageConfig) -> None:
+    """Remove one object, if it is there. Raises StorageError."""
+    try:
+        filesystem(uri, config).rm_file(_address(uri))
+    except FileNotFoundError:
+        return
+    except Exception as error:
+        raise explain(error, uri) from error
+
+
+def delete_under(uri: str, config: StorageConfig) -> None:
+    """Remove a folder or prefix and all that is in it, if it is there. Raises StorageError."""
+    try:
+        filesystem(uri, config).rm(_address(uri), recursive=True)
+    except FileNotFoundError:
+        return
+    except Exception as error:
+        raise explain(error, uri) from error
 
 
 def names_under(uri: str, config: StorageConfig) -> list[str]:

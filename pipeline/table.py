@@ -97,6 +97,18 @@ def write_part(rows: pa.Table, table_uri: str, storage_config: StorageConfig) ->
     )
 
 
+def open_dataset(uri: str, storage_config: StorageConfig) -> ds.Dataset:
+    """Return the newest version of any Delta table, whoever wrote it. Raises TableError, StorageError."""
+    uri = storage.canonical(uri)
+    try:
+        delta = DeltaTable(_delta_uri(uri), storage_options=_delta_options(uri, storage_config))
+        return delta.to_pyarrow_dataset()
+    except TableNotFoundError as error:
+        raise TableError(f"{uri}: its _delta_log holds no readable table") from error
+    except (DeltaError, OSError, ValueError) as error:
+        raise storage.explain(error, uri) from error
+
+
 class Table:
     """A Delta Lake table of masks, and the fences that this process holds on it."""
 

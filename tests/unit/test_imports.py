@@ -13,18 +13,29 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module of `pipeline` may import those of the rows above its own, not those beside it, and none below.
 LAYERS = (
     ("errors",),
-    ("config", "schema"),
+    ("config", "schema", "drawing"),
+    ("train.config", "train.schema"),
     ("storage",),
     ("decode", "tiling", "predict", "encode", "progress", "session", "demo.nuclei", "demo.server"),
-    ("registry", "table", "train.data"),
-    ("inventory", "blocks", "train.loop"),  # blocks composes the stages
-    ("report", "quote"),
+    ("conditional", "train.labels", "train.split", "train.coco", "train.metrics", "train.progress"),
+    ("versions", "train.labelled"),
+    ("aliases", "train.grid", "train.pictures", "train.show"),
+    ("registry", "table", "train.card"),
+    ("inventory", "blocks", "promotion", "train.evaluate", "train.tables"),  # blocks composes the stages
+    ("report", "quote", "train.sources"),
     ("overview", "contact_sheet"),
     ("job",),
     ("demo.run",),
+    ("train.augment", "train.losses", "train.network", "train.sampling", "train.state"),
+    ("train.loop", "train.stream"),
+    ("train.worker",),
+    ("train.prepare", "train.finish"),
+    ("train.job",),
+    ("cli_errors",),
+    ("cli_models", "cli_train"),
     ("cli",),
 )
-BESIDE = {("predict", "tiling"), ("train.loop", "train.data")}  # the exceptions
+BESIDE = {("predict", "tiling")}  # the exception
 
 # These turn arrays and bytes into one another. They do no I/O, so errors are all they need of ours.
 PURE = ("decode", "tiling", "encode")
@@ -34,7 +45,7 @@ MAY_IMPORT_MODELS = ("predict", "registry", "train.", "job")
 
 # A library that one place knows, so that only this place changes with it.
 ONLY_IN = {
-    "ray": ("pipeline.job", "pipeline.session", "pipeline.train.job"),
+    "ray": ("pipeline.job", "pipeline.session", "pipeline.train.job", "pipeline.train.stream"),
     "fsspec": ("pipeline.storage",),
     "s3fs": ("pipeline.storage",),
     "aiobotocore": (),
@@ -44,14 +55,19 @@ ONLY_IN = {
     "prefect": ("flows",),
     "torch": ("models", "pipeline.predict", "pipeline.train"),
     "safetensors": ("models.checkpoint",),
-    "pydantic": ("pipeline.config",),
-    "typer": ("pipeline.cli", "pipeline.train.loop"),
+    "pydantic": ("pipeline.config", "pipeline.train.config"),
+    "typer": ("pipeline.cli", "pipeline.cli_errors", "pipeline.cli_models", "pipeline.cli_train"),
+    "kornia": ("pipeline.train.augment", "pipeline.train.losses"),
+    "matplotlib": ("pipeline.train.pictures",),
+    "pycocotools": ("pipeline.train.labels",),
     "PIL": (
         "pipeline.decode",
         "pipeline.encode",
+        "pipeline.drawing",
         "pipeline.contact_sheet",
         "pipeline.demo",
-        "pipeline.train.data",
+        "pipeline.train.grid",
+        "pipeline.train.labels",
     ),
 }
 

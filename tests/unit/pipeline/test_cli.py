@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from pipeline import cli, job
+from pipeline import cli, cli_errors, job
 from pipeline.config import JobConfig, SourceConfig, StorageConfig
 from pipeline.errors import ConcurrentRunError, InterruptedRun, StorageError
 from pipeline.report import Summary
@@ -159,12 +159,13 @@ def test_options_reach_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     globs = ("--include", "*.png", "--include", "*.tif", "--exclude", "x*")
     numbers = ("--tile", "128", "--tile-batch", "3", "--max-pixels", "9", "--max-failed", "0.5")
     places = ("--endpoint-url", "http://h:1", "--ray-address", "auto", "--model", "m", "--device", "cpu")
+    names = ("--registry", "s3://models")
     switches = ("--anonymous", "--retry-failed", "--precision", "float32", "--overlap", "32")
     file = ("--config", str(tmp_path / "job.toml"))
-    run("segment", "images", "--table", "masks", *file, *globs, *numbers, *places, *switches)
+    run("segment", "images", "--table", "masks", *file, *globs, *numbers, *places, *switches, *names)
     (config,) = calls
     assert config.source == SourceConfig(uri="images", include=("*.png", "*.tif"), exclude=("x*",))
-    assert (config.table, config.model) == ("masks", "m")
+    assert (config.table, config.model, config.registry) == ("masks", "m", "s3://models")
     assert (config.tiling.side, config.tiling.overlap, config.decode.max_pixels) == (128, 32, 9)
     assert (config.predict.device, config.predict.precision, config.predict.tile_batch) == (
         "cpu",
@@ -299,4 +300,4 @@ def test_a_sheet_that_cannot_be_written_is_one_line(masks: str, tmp_path: Path) 
 )
 def test_shown_text_is_harmless(text: str, shown: str) -> None:
     """What a terminal would obey, and what hides, is escaped; what can be read is left as it is."""
-    assert cli._shown(text) == shown
+    assert cli_errors.shown(text) == shown

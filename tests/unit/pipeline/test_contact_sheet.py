@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
-from PIL import Image, ImageFont
+from PIL import Image
 
 from pipeline import contact_sheet as sheets
-from pipeline import storage
+from pipeline import drawing, storage
 from pipeline.config import StorageConfig
-from pipeline.contact_sheet import contact_sheet, plain, shorten
+from pipeline.contact_sheet import contact_sheet
+from pipeline.drawing import ALARM, BLANK, PAPER, VIVID
 from pipeline.encode import encode_grey, encode_mask
 from pipeline.schema import ROW
 from pipeline.table import Table, write_part
@@ -37,7 +37,7 @@ def test_sheet_shows_images_masks_and_failures(tmp_path: Path) -> None:
     assert image.height - without.height == sheets.GROUP_HEIGHT + 3 * sheets.LINE
     pixels = np.asarray(image)
     assert np.count_nonzero((pixels == RED).all(axis=2)) > 1000
-    assert np.count_nonzero((pixels == sheets.ALARM).all(axis=2)) > 50
+    assert np.count_nonzero((pixels == ALARM).all(axis=2)) > 50
 
 
 def test_same_table_gives_the_same_sheet(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_missing_and_changed_sources_leave_grey_tiles(tmp_path: Path) -> None:
     assert there == {"3.png"}
     grey = np.asarray(opened(contact_sheet(table, CONFIG)))
     assert grey.shape == whole.shape
-    assert (grey == sheets.BLANK).all(axis=2).sum() > (whole == sheets.BLANK).all(axis=2).sum() + 100_000
+    assert (grey == BLANK).all(axis=2).sum() > (whole == BLANK).all(axis=2).sum() + 100_000
 
 
 def test_store_that_is_not_there(tmp_path: Path) -> None:
@@ -145,38 +145,7 @@ def test_hostile_names_stay_in_their_line(tmp_path: Path) -> None:
     image = opened(contact_sheet(table, CONFIG))
     assert image.size == tame.size
     margin = np.asarray(image)[:, -sheets.MARGIN + 8 :]
-    assert (margin == sheets.PAPER).all()
-
-
-def test_plain_text() -> None:
-    """What prints in ASCII stays; what does not print is escaped; other letters become boxes."""
-    assert plain("a b/c-1.png") == "a b/c-1.png"
-    assert plain("a\x1b\n\u202e\u200b") == "a\\x1b\\n\\u202e\\u200b"
-    assert plain("ż細") == "\u25a1\u25a1"
-
-
-@pytest.mark.parametrize("width", [0, 40, 120, 5000])
-def test_shortened_text_fits(width: int) -> None:
-    """Long text keeps its beginning and its end, and never gets wider than it may."""
-    font = sheets._font(20)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    text = "beginning " + "x" * 300 + " end"
-    short = shorten(text, font, width)
-    if width == 5000:
-        assert short == text
-    elif width >= 40:
-        assert font.getlength(short) <= width
-        assert short.startswith("b")
-        assert short.endswith("d")
-    else:
-        assert short == "…"
-
-
-def test_dim_images_are_shown_brighter() -> None:
-    """Only images without a bright place are brightened, and by a bounded factor."""
-    assert sheets._gain(np.full((8, 8, 3), 255, np.uint8)) == 1
-    assert sheets._gain(np.full((8, 8, 3), 50, np.uint8)) == 4
-    assert sheets._gain(np.zeros((8, 8, 3), np.uint8)) == sheets.MAX_GAIN
+    assert (margin == PAPER).all()
 
 
 def test_overlay_outlines_and_fills() -> None:
@@ -194,23 +163,18 @@ def test_overlay_outlines_and_fills() -> None:
 
 
 def test_colours() -> None:
-    """Grey classes get a vivid colour, others keep theirs; viridis begins dark and gets ever brighter."""
+    """Grey classes of a mask get a vivid colour, others keep theirs."""
     labels_HW = np.zeros((4, 4), np.uint8)
     colours = sheets._class_colours(encode_mask(labels_HW, [(0, 0, 0), (255, 255, 255), RED]))
-    assert tuple(colours[1].tolist()) in sheets.VIVID
+    assert tuple(colours[1].tolist()) in VIVID
     assert tuple(colours[2].tolist()) == RED
-    ramp: NDArray[np.uint8] = np.arange(256, dtype=np.uint8)[None]
-    brightness = sheets._viridis(ramp)[0] @ np.array([0.2126, 0.7152, 0.0722])
-    assert (np.diff(brightness) > -0.8).all()
-    assert brightness[0] < 30
-    assert brightness[-1] > 200
 
 
 def test_noisy_photos_stay_below_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sheet that would be too large is reduced to 256 colours."""
     table = make_table(tmp_path, ok=[f"{index}.png" for index in range(3)])
     full = contact_sheet(table, CONFIG)
-    monkeypatch.setattr(sheets, "MAX_BYTES", len(full) - 1)
+    monkeypatch.setattr(drawing, "MAX_BYTES", len(full) - 1)
     reduced = contact_sheet(table, CONFIG)
     assert len(reduced) < len(full)
     assert opened(reduced).mode == "P"

@@ -23,7 +23,7 @@ def test_every_error_is_drawn_and_explained(error: type[Exception]) -> None:
 def test_each_image_error_names_its_own_stage() -> None:
     """The stage of a failed row tells the error that made it; the plan's rules go by the stage."""
     stages = [error.stage for error in ImageError.__subclasses__()]
-    assert sorted(stages) == ["decode", "fetch", "limit", "predict"]
+    assert sorted(stages) == ["decode", "fetch", "label", "limit", "predict"]
 
 
 def test_a_table_error_catches_a_concurrent_run() -> None:

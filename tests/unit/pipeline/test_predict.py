@@ -137,6 +137,26 @@ def test_tiles_are_stitched_with_gaussian_weights(tiny: Checkpoint, height: int,
     assert np.abs(result.attention_map_hw - expected_hw / expected_hw.max() * 255).max() <= 1
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (150, 110)])
+def test_confidence_of_each_pixel_is_kept_where_it_is_asked_for(
+    tiny: Checkpoint, height: int, width: int
+) -> None:
+    """It is the winning probability in 255ths, of one tile or of many; who does not ask pays nothing."""
+    picture = image(height, width)
+    told = PredictConfig(device="cpu", precision="float32"), TilingConfig(side=SIDE, overlap=OVERLAP)
+    (result,) = good(Segmenter(tiny, *told, keep_confidence=True)([picture]))
+    (without,) = good(Segmenter(tiny, *told)([picture]))
+    assert without.confidence_HW is None
+    assert result.confidence_HW is not None
+    assert result.confidence_HW.dtype == np.uint8
+    assert result.confidence_HW.shape == (height, width)
+    assert result.confidence_HW.min() >= 255 // 3  # of three classes the best has a third at least
+    assert result.confidence_HW.mean() / 255 == pytest.approx(result.confidence, abs=1 / 510)
+    if (height, width) == (SIDE, SIDE):
+        scores_NKSS, _ = plain(tiny, picture[np.newaxis])
+        assert np.abs(result.confidence_HW / 255 - scores_NKSS[0].max(axis=0)).max() <= 0.51 / 255
+
+
 SIZES = ((64, 64), (1, 1), (100, 70), (64, 200), (5, 90), (64, 64), (130, 130))
 
 

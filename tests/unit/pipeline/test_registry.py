@@ -10,8 +10,10 @@ from models.checkpoint import Checkpoint, ClassInfo, dump
 from models.preprocess import Normalisation
 from pipeline import registry
 from pipeline.config import StorageConfig
-from pipeline.errors import ModelError, StorageError
+from pipeline.errors import ConfigError, ModelError, StorageError
+from pipeline.promotion import promote
 from pipeline.registry import CheckpointFiles, fetch_checkpoint
+from pipeline.versions import Registry, read_folder, register
 
 LOCAL = StorageConfig()
 
@@ -75,3 +77,39 @@ def test_a_network_for_other_channels_is_refused() -> None:
     config, weights = dump(model, classes, Normalisation(mean=(0.5, 0.5), std=(1.0, 1.0)), {})
     with pytest.raises(ModelError, match="takes 2 channels, but images are read as 1"):
         CheckpointFiles(uri="m", config_json=config, weights=weights).load()
+
+
+# ---------------------------------------------------------------- by name
+
+
+def test_an_alias_is_fetched_as_its_version(
+    checkpoint_folder: Path, tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the alias does later, the address that comes back is that of the immutable version."""
+    place = Registry.of(str(tmp_path), LOCAL)
+    register(place, "cells", read_folder(str(checkpoint_folder), LOCAL))
+    promote(place, "cells", "v1")
+    monkeypatch.setenv("MASKLAKE_REGISTRY", str(tmp_path))
+    for files in (
+        fetch_checkpoint("cells@production", LOCAL, str(tmp_path)),
+        fetch_checkpoint("cells@production", LOCAL),
+        fetch_checkpoint("cells@v1", LOCAL),
+    ):
+        assert files.uri == f"file://{tmp_path}/cells/v1"
+        assert files.load().digest == tiny.digest
+        assert fetch_checkpoint(files.uri, LOCAL).load().digest == tiny.digest
+
+
+def test_a_version_whose_weights_were_exchanged_is_refused(checkpoint_folder: Path, tmp_path: Path) -> None:
+    """A version must not change: other files than those registered are not used under its name."""
+    register(Registry.of(str(tmp_path), LOCAL), "cells", read_folder(str(checkpoint_folder), LOCAL))
+    (tmp_path / "cells/v1/model.safetensors").write_bytes(b"other")
+    with pytest.raises(ModelError, match="not those that were registered as cells@v1"):
+        fetch_checkpoint("cells@v1", LOCAL, str(tmp_path))
+
+
+def test_a_name_without_a_registry_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NAME@ALIAS needs a registry."""
+    monkeypatch.delenv("MASKLAKE_REGISTRY", raising=False)
+    with pytest.raises(ConfigError, match="--registry"):
+        fetch_checkpoint("cells@production", LOCAL)

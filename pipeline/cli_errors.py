@@ -1,0 +1,48 @@
+"""How every command ends: what is raised on purpose becomes one line and an exit code."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import typer
+
+from pipeline.errors import InterruptedRun, MasklakeError
+
+P = ParamSpec("P")
+
+
+def one_line(function: Callable[P, int | None]) -> Callable[P, None]:
+    """Return the command with its errors as one line each; its option `debug` lets them through."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = function(*args, **kwargs) or 0
+        except MasklakeError as error:
+            if kwargs.get("debug"):
+                raise
+            stopped = isinstance(error, InterruptedRun)
+            typer.secho(f"{'' if stopped else 'error: '}{error}", err=True, fg=None if stopped else "red")
+            code = error.exit_code if isinstance(error, InterruptedRun) else 1
+        except KeyboardInterrupt:
+            typer.echo("stopped; the same command goes on", err=True)
+            code = 128 + signal.SIGINT
+        except BrokenPipeError:  # the reader of our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        except OSError as error:  # a full disk, a folder that is not there
+            if kwargs.get("debug"):
+                raise
+            typer.secho(f"error: {error}", err=True, fg="red")
+            code = 1
+        raise typer.Exit(code)
+
+    return run
+
+
+def shown(text: str) -> str:
+    """Return text that is harmless on a terminal: what cannot be printed is escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

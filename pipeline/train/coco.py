@@ -1,0 +1,117 @@
+"""COCO JSON: the images of one file, each with its polygons and RLE as one line of JSON.
+
+The file names no folder. Its images are looked for, in this order, under the folder part of `data.images`
+(by default `images/`), beside the file, and, for files in a folder such as `annotations/`, under both of
+its parent and in its parent's folder that is called like the end of the file's own name
+(`annotations/instances_train2017.json`: `train2017/`). The first place that has the first image is taken.
+"""
+
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline import storage
+from pipeline.config import StorageConfig
+from pipeline.errors import ConfigError
+from pipeline.train.schema import Listed, some
+
+BACKGROUND = "background"  # class 0: where no annotation is
+
+
+def read(uri: str, images: str, config: StorageConfig) -> tuple[list[Listed], tuple[str, ...]]:
+    """Return the images of a COCO file, and the names of its classes: background, then by category id.
+
+    Raises ConfigError if it is no such file, or an image that it names is not there.
+    """
+    record = _load(uri, config)
+    images_there = _records(uri, record, "images", {"id": int, "file_name": str, "height": int, "width": int})
+    categories = _records(uri, record, "categories", {"id": int, "name": str})
+    names = {category["id"]: category["name"] for category in sorted(categories, key=lambda c: c["id"])}
+    if len(set(names.values())) < len(categories):
+        raise ConfigError(f"{uri}: two categories have the same id or name")
+    texts = _annotations(uri, record, images_there, names)
+    files = [image["file_name"] for image in images_there]
+    place = _place(uri, images, files[0], config)
+    objects = storage.stat_many([f"{place}/{file}" for file in files], config)
+    if gone := [file for file, found in zip(files, objects, strict=True) if not found]:
+        raise ConfigError(f"{uri}: {len(gone)} of its images are not in {place}: {some(gone)}")
+    rows = [
+        Listed(
+            name=str(PurePosixPath(file).with_suffix("")),
+            image_uri=found.uri,
+            image_etag=found.etag,
+            annotations=text,
+        )
+        for file, found, text in zip(files, objects, texts, strict=True)
+        if found
+    ]
+    return rows, (BACKGROUND, *(name for name in names.values() if name != BACKGROUND))
+
+
+def _load(uri: str, config: StorageConfig) -> dict[str, Any]:
+    try:
+        record = json.loads(storage.read(uri, config))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{uri}: there is no such file: check its address") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{uri}: not JSON: {str(error)[:200]}") from error
+    if not isinstance(record, dict):
+        raise ConfigError(f"{uri}: not COCO's JSON: expected an object, got a {type(record).__name__}")
+    return record
+
+
+def _records(uri: str, record: dict[str, Any], key: str, fields: dict[str, type]) -> list[dict[str, Any]]:
+    """Return the records under a key, each with these fields. Raises ConfigError if there is none."""
+    records = record.get(key)
+    if not isinstance(records, list) or not records:
+        raise ConfigError(f"{uri}: not COCO's JSON: expected a list under {key!r}, and something in it")
+    for number, item in enumerate(records):
+        for name, kind in fields.items():
+            if not isinstance(item, dict) or not isinstance(item.get(name), kind):
+                raise ConfigError(f"{uri}: {key}[{number}] needs {name!r}, of type {kind.__name__}")
+    return records
+
+
+def _annotations(
+    uri: str, record: dict[str, Any], images: list[dict[str, Any]], names: dict[int, str]
+) -> list[str]:
+    """Return what `labels_of_annotations` reads, for each image."""
+    of_image: dict[int, list[dict[str, object]]] = {image["id"]: [] for image in images}
+    if len(of_image) < len(images):
+        raise ConfigError(f"{uri}: two images have the same id")
+    annotations = _records(uri, record, "annotations", {"image_id": int, "category_id": int})
+    for number, item in enumerate(annotations):
+        if item["image_id"] not in of_image or item["category_id"] not in names:
+            raise ConfigError(
+                f"{uri}: annotations[{number}] is of image {item['image_id']} and category "
+                f"{item['category_id']}: one of them is not in the file"
+            )
+        of_image[item["image_id"]].append(
+            {
+                "class": names[item["category_id"]],
+                "segmentation": item.get("segmentation"),  # judged with the image: pipeline/train/labels.py
+                "iscrowd": item.get("iscrowd", 0),
+            }
+        )
+    return [
+        json.dumps({"height": image["height"], "width": image["width"], "annotations": of_image[image["id"]]})
+        for image in images
+    ]
+
+
+def _place(uri: str, images: str, first: str, config: StorageConfig) -> str:
+    folder, _, file_name = uri.rpartition("/")
+    parent = folder.rpartition("/")[0]
+    part = images.partition("{name}")[0].rpartition("/")[0]
+    called = file_name.removesuffix(".json").rpartition("_")[2]
+    places = [f"{folder}/{part}", folder, f"{parent}/{part}", parent, f"{parent}/{called}"]
+    places = [place.rstrip("/") for place in dict.fromkeys(places)]
+    for place, found in zip(
+        places, storage.stat_many([f"{place}/{first}" for place in places], config), strict=True
+    ):
+        if found:
+            return place
+    raise ConfigError(
+        f"{uri}: its first image, {first}, is in none of {', '.join(places)}: "
+        "name the folder with data.images, as in train2017/{name}.jpg"
+    )

@@ -1,0 +1,158 @@
+"""The end of a run: the best checkpoint measured, drawn and described, as one folder.
+
+config.json  model.safetensors   the checkpoint itself; config.json comes last: with it the run is finished
+README.md  metrics.json          its card, and all that was measured
+pictures/                        curves.png, confusion.png, validation.png
+training.json                    what the run was told
+validation.parquet               the images that it was measured with
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from models import checkpoint
+from models.checkpoint import Checkpoint
+from pipeline import storage
+from pipeline.config import PredictConfig
+from pipeline.errors import ConfigError, MasklakeError
+from pipeline.predict import Segmenter
+from pipeline.train.card import Facts, model_card
+from pipeline.train.config import FinetuneConfig
+from pipeline.train.evaluate import ValidationSet, evaluate, read_images, read_validation
+from pipeline.train.grid import Example, grid
+from pipeline.train.metrics import Metrics
+from pipeline.train.pictures import confusion, curves
+from pipeline.train.state import States
+from pipeline.train.worker import Assignment, Best
+
+WRITTEN = (
+    "README.md",
+    "metrics.json",
+    "model.safetensors",
+    "pictures",
+    "training.json",
+    "validation.parquet",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A finished run."""
+
+    uri: str
+    metrics: Metrics  # on the validation images
+    new: bool  # False: it was finished before
+
+
+def finished(out: str, config: FinetuneConfig) -> Finished | None:
+    """Return the run that `out` holds, if it is this one and finished.
+
+    Raises ConfigError if `out` holds another run's checkpoint, or something else.
+    """
+    names = storage.names_under(out, config.storage)
+    if "config.json" not in names:
+        if set(names) - {"_training", *WRITTEN}:
+            raise ConfigError(
+                f"--out {config.out} holds something else ({names[0]}): use a folder of its own"
+            )
+        return None
+    try:
+        told = json.loads(storage.read(f"{out}/training.json", config.storage))
+        stored = json.loads(storage.read(f"{out}/metrics.json", config.storage))["validation"]
+        metrics = Metrics.from_dict({name: value for name, value in stored.items() if name != "digest"})
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--out {config.out} holds another checkpoint: use a folder of its own") from error
+    if told.get("id") != config.id:
+        raise ConfigError(
+            f"--out {config.out} holds the checkpoint of a run with other options: use another folder"
+        )
+    return Finished(uri=out, metrics=metrics, new=False)
+
+
+def finish(told: Assignment, out: str, command: Sequence[str]) -> Finished:
+    """Write the folder of a run whose workers are done, and remove what only a restart needed."""
+    config = told.config
+    state = States(told.folder, config.storage).newest()
+    if state is None:
+        raise MasklakeError(f"{told.folder}: no state was saved; run the same command again")
+    config_json, weights, measured = Best(told.folder, config.storage).newest()
+    best = checkpoint.load(config_json, weights)
+    metrics = Metrics.from_dict(measured["metrics"])
+    whole = read_validation(told.validation, config.storage)
+    headline = {f"validation_{name}": round(value, 4) for name, value in metrics.headline().items()}
+    config_json, weights = checkpoint.dump(best.model, best.classes, best.normalisation, headline)
+    progress = state["progress"]
+    everything = {
+        "validation": {"digest": whole.digest, **metrics.to_dict()},
+        "epochs": progress["epochs"],
+        "best_epoch": progress["best_epoch"],
+        "stopped_early": progress["stopped_early"],
+    }
+    facts = Facts(
+        name=out.rsplit("/", 1)[-1],
+        metrics=metrics,
+        config=config,
+        command=command,
+        train_images=told.train_images,
+        validation_images=len(whole.rows),
+        parameters=sum(p.numel() for p in best.model.parameters()),
+        channels=best.config.in_channels,
+        epochs=len(progress["epochs"]),
+        best_epoch=progress["best_epoch"],
+        seconds=sum(row["seconds"] for row in progress["epochs"]),
+        machine=state["machine"],
+        versions={"torch": torch.__version__, "masklake": version("masklake")},
+    )
+    pictures = {
+        "curves": curves(progress["epochs"]),
+        "confusion": confusion(metrics),
+        "validation": _examples(told, best, whole, measured),
+    }
+    training = {"id": config.id, "command": command, **config.model_dump(mode="json", exclude={"storage"})}
+
+    def put(name: str, data: bytes) -> None:
+        storage.write(f"{out}/{name}", data, config.storage)
+
+    for name, png in pictures.items():
+        put(f"pictures/{name}.png", png)
+    put("validation.parquet", storage.read(told.validation, config.storage))
+    put("training.json", json.dumps(training, indent=2).encode())
+    put("metrics.json", json.dumps(everything, indent=2).encode())
+    put("README.md", model_card(facts).encode())
+    put("model.safetensors", weights)
+    put("config.json", config_json)
+    storage.delete_under(told.folder, config.storage)
+    return Finished(uri=out, metrics=metrics, new=True)
+
+
+def _examples(told: Assignment, best: Checkpoint, whole: ValidationSet, measured: Mapping[str, Any]) -> bytes:
+    """Return the picture of the worst and the median validation images."""
+    config = told.config
+    segmenter = Segmenter(best, PredictConfig(device="cpu"), config.tiling)
+    sides = []
+    for side in ("worst", "median"):
+        rows = [whole.rows[index] for index in measured[side]]
+        some = dataclasses.replace(whole, rows=rows)
+        images = list(read_images(some, best.config.in_channels, config.storage))
+        results = evaluate(segmenter, images, len(whole.classes))
+        sides.append(
+            [
+                Example(
+                    name=image.name,
+                    image_HWC=image.image_HWC,
+                    truth_HW=image.labels_HW,
+                    guess_HW=found.labels_HW,
+                    attention_hw=found.attention_map_hw,
+                    dice=counted.dice,
+                )
+                for image, (counted, found) in zip(images, results, strict=True)
+            ]
+        )
+    classes = told.classes
+    return grid(sides[0], sides[1], [info.name for info in classes], [info.colour for info in classes])

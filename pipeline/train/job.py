@@ -1,0 +1,249 @@
+"""Fine-tuning, on one page: prepare, train on Ray Train's workers, hear of it, finish.
+
+The only file that imports ray.train. Everything that a restart needs is in `<out>/_training/`: a lost worker
+and a lost driver go on from there, with as many workers as there are then.
+"""
+
+import contextlib
+import json
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pipeline import storage
+from pipeline.errors import ConfigError, InterruptedRun, MasklakeError
+from pipeline.predict import check_tile_side, choose_device
+from pipeline.registry import fetch_checkpoint
+from pipeline.session import Signals, last_line, ray_session
+from pipeline.train.config import ELSEWHERE, FinetuneConfig
+from pipeline.train.finish import Finished, finish, finished
+from pipeline.train.prepare import prepare
+from pipeline.train.progress import TrainReporter
+from pipeline.train.worker import Assignment
+
+POLL_SECONDS: Final = 0.25
+ASK_SECONDS: Final = 1.0  # between a worker's questions whether it should stop
+STOP_SECONDS: Final = 120.0  # that workers have to finish a step and save, after a first Ctrl-C
+
+
+def finetune(config: FinetuneConfig, reporter: TrainReporter, command: Sequence[str]) -> Finished:
+    """Train, or go on with a run that was interrupted, and return the finished checkpoint.
+
+    Raises MasklakeError; whatever it is, the newest state is kept, and the same command goes on from it.
+    """
+    out = storage.canonical(config.out)
+    if (done := finished(out, config)) is not None:
+        return done
+    folder = f"{out}/_training"
+    _claim(folder, config)
+    name = config.network.start
+    files = fetch_checkpoint(name, config.storage, config.registry) if name else None
+    start = files.load() if files else None
+    if start:
+        check_tile_side(config.tiling.side, start.config.stride)
+    workers = config.workers
+    if workers.most > config.optim.batch // config.optim.micro_batch:
+        raise ConfigError(
+            f"{workers.most} workers cannot share a step of {config.optim.batch} crops in micro-batches of "
+            f"{config.optim.micro_batch}: take fewer workers, or a larger --batch"
+        )
+    if workers.ray_address is None:
+        choose_device(workers.device)  # refuses what is not here, before anything starts
+    with Signals() as signals, ray_session(workers.ray_address, signals):
+        told = prepare(config, folder, start, files.uri if files else None, reporter.say, reporter.listed)
+        _train(told, signals, reporter)
+    return finish(told, out, command)
+
+
+def _claim(folder: str, config: FinetuneConfig) -> None:
+    """Write down what this folder is for. Raises ConfigError if it is for another run."""
+    uri = f"{folder}/run.json"
+    now = json.loads(config.model_dump_json(exclude=ELSEWHERE))
+    try:
+        before = json.loads(storage.read(uri, config.storage))
+    except FileNotFoundError:
+        storage.write(uri, json.dumps(now, indent=2).encode(), config.storage)
+        return
+    except ValueError as error:
+        raise ConfigError(f"{uri} is no JSON: use another --out, or remove it") from error
+    if before != now:
+        names = [
+            f"{section}.{name} was {json.dumps(before.get(section, {}).get(name))}, now {json.dumps(value)}"
+            for section, values in now.items()
+            for name, value in values.items()
+            if before.get(section, {}).get(name) != value
+        ]
+        raise ConfigError(
+            f"{config.out} has an unfinished run of another kind ({'; '.join(names[:3]) or 'older fields'}): "
+            "repeat it as it was, or use another --out"
+        )
+
+
+# ---------------------------------------------------------------- training
+
+
+def _train(told: Assignment, signals: Signals, reporter: TrainReporter) -> None:
+    """Run the workers, hand on what they say, and stop them when asked to."""
+    import ray
+
+    hub: Any = ray.remote(num_cpus=0)(_Hub).remote()
+    ended: queue.Queue[BaseException | None] = queue.Queue()
+
+    def fit() -> None:
+        try:
+            _trainer(told, hub).fit()
+            ended.put(None)
+        except BaseException as error:  # handed over: raised below
+            ended.put(error)
+
+    threading.Thread(target=fit, daemon=True, name="masklake-train").start()
+    asked_at: float | None = None
+    last: dict[str, Any] = {}
+    while True:
+        over, error = False, None
+        with contextlib.suppress(queue.Empty):
+            error = ended.get(timeout=POLL_SECONDS)
+            over = True
+        for event in ray.get(hub.events.remote()):
+            last = _hear(event, reporter) or last
+        if over and error is not None and asked_at is None:
+            raise MasklakeError(f"Ray ended the training: {last_line(error)}") from error
+        if over and asked_at is None:
+            return
+        if signals.received and asked_at is None:
+            asked_at = time.monotonic()
+            ray.get(hub.stop.remote())
+        if asked_at is not None and (over or time.monotonic() - asked_at > STOP_SECONDS):
+            raise InterruptedRun(
+                signals.received,
+                f"stopped and saved at step {last.get('step', 0):,}; the same command goes on from there",
+            )
+
+
+def _hear(event: Mapping[str, Any], reporter: TrainReporter) -> dict[str, Any] | None:
+    """Hand one event on. Returns it if it says how far the run is. Raises what a worker gave up for."""
+    match event["event"]:
+        case "begin":
+            if event["step"]:
+                reporter.say(f"going on from step {event['step']:,} of {event['of']:,}")
+            return dict(event)
+        case "step":
+            reporter.stepped(event["step"], event["of"], event["rate"])
+            return dict(event)
+        case "saved":
+            return dict(event)
+        case "epoch":
+            reporter.epoch(event)
+        case "note":
+            reporter.say(event["text"])
+        case "failed":
+            raise MasklakeError(event["text"])
+    return None
+
+
+def _trainer(told: Assignment, hub: Any) -> Any:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    workers = told.config.workers
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call] # Ray's, untyped
+    on_gpu = workers.device != "cpu" and resources.get("GPU", 0) > 0
+    cores = int(resources.get("CPU", 1)) - (0 if workers.ray_address else 1)
+    threads = workers.threads or max(1, cores // workers.most)
+    number: Any = workers.most if workers.least == workers.most else (workers.least, workers.most)
+    return TorchTrainer(
+        _work,
+        train_loop_config={"told": told, "hub": hub, "threads": threads, "on_gpu": on_gpu},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=number,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": 1, **({"GPU": 1} if on_gpu else {})},
+        ),
+        run_config=RunConfig(
+            name="ray",
+            # Ours are the states; Ray keeps only its own notes here.
+            storage_path=tempfile.mkdtemp(prefix="masklake-train-"),
+            failure_config=FailureConfig(max_failures=workers.max_failures),
+        ),
+    )
+
+
+def _work(given: Mapping[str, Any]) -> None:
+    """One worker of Ray Train."""
+    import ray.train
+    import torch
+
+    from pipeline.predict import choose_dtype
+    from pipeline.train.loop import Place
+    from pipeline.train.worker import work
+
+    told: Assignment = given["told"]
+    context = ray.train.get_context()
+    device = torch.device("cuda" if given["on_gpu"] else "cpu")  # Ray shows each worker its own GPU only
+    if not given["on_gpu"]:
+        torch.set_num_threads(given["threads"])
+    place = Place(
+        device=device,
+        precision=choose_dtype(told.config.workers.precision, device),
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+    )
+    line = _Line(given["hub"])
+    try:
+        work(told, place, line)
+    except MasklakeError as error:
+        line.tell({"event": "failed", "text": str(error)})
+        raise
+
+
+class _Hub:
+    """Between the workers and the driver: what happened, and whether to stop. A Ray actor."""
+
+    def __init__(self) -> None:
+        self._events: list[Mapping[str, Any]] = []
+        self._stop = False
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        self._events.append(event)
+
+    def events(self) -> list[Mapping[str, Any]]:
+        """Return what happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def stop(self) -> None:
+        self._stop = True
+
+    def stop_asked(self) -> bool:
+        return self._stop
+
+
+class _Line:
+    """A worker's line to the hub: it never waits for an answer."""
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        self._question: Any = None
+        self._asked_at = 0.0
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        self._hub.tell.remote(dict(event))
+
+    def stop_asked(self) -> bool:
+        import ray
+
+        if self._question is None:
+            if time.monotonic() - self._asked_at > ASK_SECONDS:
+                self._asked_at = time.monotonic()
+                self._question = self._hub.stop_asked.remote()
+            return False
+        answered, _ = ray.wait([self._question], timeout=0)
+        if not answered:
+            return False
+        answer, self._question = bool(ray.get(self._question)), None
+        return answer

@@ -1,0 +1,135 @@
+"""What a person sees while a network is trained: a bar on a terminal, else a line every ten seconds.
+
+Every epoch leaves one line behind, with what was measured after it.
+"""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from pipeline.progress import LINE_SECONDS, duration
+
+
+class TrainReporter(Protocol):
+    """Hears of a run's steps."""
+
+    def say(self, text: str) -> None:
+        """One line worth reading."""
+
+    def listed(self, images: int) -> None:
+        """So many images were inspected."""
+
+    def stepped(self, step: int, of: int, rate: float) -> None:
+        """So many steps are done, at so many a second."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """An epoch ended; `row` says what was measured."""
+
+    def close(self) -> None:
+        """The run is over, well or not."""
+
+
+class Lines:
+    """Plain lines, for logs."""
+
+    def __init__(self, console: Console, every: float = LINE_SECONDS) -> None:
+        self._console, self._every = console, every
+        self._last = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def listed(self, images: int) -> None:
+        """Print the count when it is time."""
+        self._now_and_then(f"{images:,} images inspected so far")
+
+    def stepped(self, step: int, of: int, rate: float) -> None:
+        """Print how far it is when it is time."""
+        left = f", {duration((of - step) / rate)} left" if rate else ""
+        self._now_and_then(f"step {step:,} of {of:,}, {rate:.2f} steps/s{left}")
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Print what was measured."""
+        self._last = time.monotonic()
+        self.say(epoch_line(row))
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def _now_and_then(self, text: str) -> None:
+        if time.monotonic() - self._last >= self._every:
+            self._last = time.monotonic()
+            self.say(text)
+
+
+class Bar:
+    """A progress bar at the foot of a terminal, below the lines of the epochs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("prepare", total=None, detail="")
+        self._progress.start()
+
+    def say(self, text: str) -> None:
+        """Print one line above the bar."""
+        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def listed(self, images: int) -> None:
+        """Show the count."""
+        self._progress.update(self._task, completed=images, detail="images inspected")
+
+    def stepped(self, step: int, of: int, rate: float) -> None:
+        """Move the bar."""
+        left = f", {duration((of - step) / rate)} left" if rate else ""
+        detail = f"{rate:.2f} steps/s{left}"
+        self._progress.update(self._task, description="train", total=of, completed=step, detail=detail)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Leave a line behind."""
+        self.say(epoch_line(row))
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+
+def epoch_line(row: Mapping[str, Any]) -> str:
+    """Return one line on an epoch, its numbers under those of the epoch before."""
+    width = len(str(row["of"]))
+    measured = "".join(
+        f"  {title} {row[key]:.4f}"
+        for key, title in (("dice", "Dice"), ("iou", "IoU"), ("boundary_f", "boundary F"), ("ece", "ECE"))
+        if row.get(key) is not None
+    )
+    return (
+        f"epoch {row['epoch']:{width}}/{row['of']}  loss {row['loss']:.4f}{measured}  "
+        f"{duration(row['seconds'])}"
+    )
+
+
+def reporter(console: Console | None = None) -> TrainReporter:
+    """Return a bar where standard error is a terminal, else lines."""
+    console = console or Console(stderr=True)
+    return Bar(console) if console.is_terminal and sys.stderr.isatty() else Lines(console)

@@ -1,0 +1,50 @@
+"""One labelled image, as its source lists it and as the inspection of the whole set leaves it."""
+
+from typing import Final, NamedTuple
+
+import pyarrow as pa
+
+SPLITS: Final = ("train", "val")
+
+FOUND: Final = pa.schema(
+    [
+        pa.field("name", pa.string()),  # of the image within its source, without suffix
+        pa.field("source", pa.string()),
+        pa.field("image_uri", pa.string()),
+        pa.field("image_etag", pa.string()),  # empty: not known, or the URI is a hash of the content
+        pa.field("mask_uri", pa.string()),  # null: labelled by annotations
+        pa.field("mask_etag", pa.string()),
+        pa.field("annotations", pa.string()),  # JSON, see pipeline/train/coco.py; null: labelled by a mask
+        pa.field("split", pa.string()),  # train | val
+    ]
+)
+
+MANIFEST: Final = pa.schema(
+    [
+        *FOUND,
+        pa.field("height", pa.int32()),  # pixels, upright; this and what follows is null with a problem
+        pa.field("width", pa.int32()),
+        pa.field("class_pixels", pa.list_(pa.int64())),  # by class id
+        pa.field("ignored", pa.int64()),  # pixels
+        pa.field("channel_mean", pa.list_(pa.float64())),  # by channel, values 0..1
+        pa.field("channel_square", pa.list_(pa.float64())),  # mean of the squared values
+        pa.field("problem", pa.string()),  # one line; null: the image can be trained on
+    ]
+)
+
+
+class Listed(NamedTuple):
+    """One labelled image of one source, before the split. Empty ETags as in FOUND."""
+
+    name: str
+    image_uri: str
+    image_etag: str
+    mask_uri: str | None = None
+    mask_etag: str | None = None
+    annotations: str | None = None
+    split: str | None = None  # 'train' or 'val' where the source itself says so
+
+
+def some(names: list[str]) -> str:
+    """Return the first three names, and that there are more: for one line that must stay one."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

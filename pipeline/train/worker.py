@@ -1,0 +1,161 @@
+"""What one training worker does: its part of the crops, its part of the validation images, the loop between.
+
+Knows no Ray Train: `pipeline.train.job` says which worker of how many it is, and where it computes.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from models.checkpoint import Checkpoint, ClassInfo
+from models.preprocess import Normalisation
+from pipeline import storage
+from pipeline.config import PredictConfig, StorageConfig
+from pipeline.predict import Segmenter
+from pipeline.registry import fetch_checkpoint
+from pipeline.train.config import FinetuneConfig
+from pipeline.train.evaluate import evaluate, read_images, read_validation
+from pipeline.train.loop import Listener, Place, Task, Trainer
+from pipeline.train.metrics import ImageCounts, summarise, worst_and_median
+from pipeline.train.network import build
+from pipeline.train.state import States
+from pipeline.train.stream import CropSource, micro_batches
+
+BEST = re.compile(r"best-(\d{6})\.config\.json")
+EXAMPLES = 6  # worst and median images each, for the picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What every worker of a run is told."""
+
+    config: FinetuneConfig
+    folder: str  # URI for what a restart needs
+    start: str | None  # URI of the checkpoint to start from
+    classes: tuple[ClassInfo, ...]
+    normalisation: Normalisation
+    class_weights: tuple[float, ...] | None
+    epoch_steps: int
+    train_images: int
+
+    @property
+    def manifest(self) -> str:
+        """URI of the inspected images."""
+        return f"{self.folder}/manifest.parquet"
+
+    @property
+    def validation(self) -> str:
+        """URI of the validation set."""
+        return f"{self.folder}/validation.parquet"
+
+
+def work(told: Assignment, place: Place, listener: Listener) -> None:
+    """Train from the newest state to the end, or until the listener asks for a stop."""
+    config = told.config
+    start = fetch_checkpoint(told.start, config.storage).load() if told.start else None
+    names = tuple(info.name for info in told.classes)
+    network, _ = build(config.network, start, names, config.optim.seed)
+    task = Task(
+        config=config,
+        network=network,
+        classes=told.classes,
+        normalisation=told.normalisation,
+        class_weights=told.class_weights,
+        epoch_steps=told.epoch_steps,
+    )
+    trainer = Trainer(task, place, States(told.folder, config.storage))
+    source = CropSource(
+        config=config, manifest_uri=told.manifest, classes=names, channels=network.config.in_channels
+    )
+    if place.rank == 0:
+        listener.tell(
+            {"event": "begin", "step": trainer.progress.step, "of": trainer.steps, "workers": place.world}
+        )
+
+    def feed(first_step: int) -> Iterator[Any]:
+        return micro_batches(source, first_step, trainer.steps, place.rank, place.world)
+
+    def validate(checkpoint: Checkpoint) -> dict[str, Any] | None:
+        return _validate(told, place, checkpoint)
+
+    def keep_best(config_json: bytes, weights: bytes, metrics: dict[str, Any]) -> None:
+        Best(told.folder, config.storage).keep(
+            len(trainer.progress.epochs) + 1, config_json, weights, metrics
+        )
+
+    trainer.run(feed, validate, keep_best, listener)
+
+
+def _validate(told: Assignment, place: Place, checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Return the metrics of all validation images on worker 0; each worker predicts its part of them."""
+    config = told.config
+    whole = read_validation(told.validation, config.storage)
+    mine = dataclasses.replace(whole, rows=whole.rows[place.rank :: place.world])
+    precision = "float32" if place.precision == torch.float32 else "bfloat16"
+    segmenter = Segmenter(
+        checkpoint,
+        PredictConfig(device=place.device.type, precision=precision, threads=torch.get_num_threads()),
+        config.tiling,
+        keep_confidence=True,
+    )
+    images = read_images(mine, checkpoint.config.in_channels, config.storage)
+    counts = [counted for counted, _ in evaluate(segmenter, images, len(whole.classes))]
+    order = [row for rank in range(place.world) for row in range(rank, len(whole.rows), place.world)]
+    if place.world > 1:
+        gathered: list[list[ImageCounts] | None] = [None] * place.world
+        dist.all_gather_object(gathered, counts)
+        counts = [counted for part in gathered for counted in part or ()]
+    if place.rank:
+        return None
+    worst, median = worst_and_median(counts, EXAMPLES)
+    metrics = summarise(counts, whole.classes)
+    return {
+        **metrics.headline(),
+        "metrics": metrics.to_dict(),
+        # Rows of the whole set: worker r has counted every world-th of them, from the r-th on.
+        "worst": [order[index] for index in worst],
+        "median": [order[index] for index in median],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best checkpoints of a run so far: `best-<epoch>.{config.json,model.safetensors,metrics.json}`."""
+
+    folder: str
+    config: StorageConfig
+
+    def keep(self, epoch: int, config_json: bytes, weights: bytes, metrics: dict[str, Any]) -> None:
+        """Write one, and remove all but this and the one before. It is there once its config.json is."""
+        for name, data in (
+            ("model.safetensors", weights),
+            ("metrics.json", json.dumps(metrics).encode()),
+            ("config.json", config_json),
+        ):
+            storage.write(self._uri(epoch, name), data, self.config)
+        for old in self._epochs()[:-2]:
+            for name in ("config.json", "metrics.json", "model.safetensors"):
+                storage.delete(self._uri(old, name), self.config)
+
+    def newest(self) -> tuple[bytes, bytes, dict[str, Any]]:
+        """Return config.json, weights and metrics of the newest. Raises FileNotFoundError without any."""
+        if not (epochs := self._epochs()):
+            raise FileNotFoundError(f"{self.folder}: no validation was made")
+        config_json, weights, metrics = (
+            storage.read(self._uri(epochs[-1], name), self.config)
+            for name in ("config.json", "model.safetensors", "metrics.json")
+        )
+        return config_json, weights, json.loads(metrics)
+
+    def _uri(self, epoch: int, name: str) -> str:
+        return f"{self.folder}/best-{epoch:06}.{name}"
+
+    def _epochs(self) -> list[int]:
+        names = storage.names_under(self.folder, self.config)
+        return sorted(int(found[1]) for name in names if (found := BEST.fullmatch(name)))
