@@ -5,9 +5,11 @@ Pure: bytes in, array out. An image is either whole and upright or an error; it 
 Shape suffixes: H, W image height and width in pixels; C channels.
 """
 
+import contextlib
 import functools
 import io
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -76,18 +78,34 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> NDArray[np.uint8]:
         raise ConfigError(f"channels must be 1 (grey), 3 (RGB) or 4 (RGBA), got {channels}")
     if not data:
         raise DecodeError("the object is empty")
-    name = _format(data)
+    name = format_of(data)
+    with _as_decode_error(data, name, max_pixels):
+        image = load(data, name, max_pixels)
+        pixels = np.asarray(_convert(image, _MODES[channels]))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def load(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    """Return the image of the format `name`, upright and with its pixels read, as they are stored.
+
+    Raises LimitError and DecodeError as `decode` does.
+    """
     # Pillow has a limit for the whole process, which some plugins always apply; it is only ever raised here.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
-    try:
+    with _as_decode_error(data, name, max_pixels):
         image = _open(data, name)
         _check_size(image, max_pixels)
         image.load()
         if name == "PNG" and data.rfind(_PNG_END) < 0:  # Pillow accepts a file cut behind its last row
             raise ValueError("the file is cut short, its end chunk is missing")
-        upright = _turn_upright(image)
-        pixels = np.asarray(_convert(upright, _MODES[channels]))
+        return _turn_upright(image)
+
+
+@contextlib.contextmanager
+def _as_decode_error(data: bytes, name: str, max_pixels: int) -> Iterator[None]:
+    try:
+        yield
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -96,10 +114,10 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> NDArray[np.uint8]:
         raise LimitError(_message(limit, error)) from error
     except Exception as error:  # Pillow's plugins raise whatever hostile bytes lead them to
         raise DecodeError(_message(f"not a readable image: {len(data):,} bytes of {name}", error)) from error
-    return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _format(data: bytes) -> str:
+def format_of(data: bytes) -> str:
+    """Return which of FORMATS the bytes are, by how they begin. Raises DecodeError if none."""
     for name in FORMATS:
         _, accepts = Image.OPEN[name]
         if accepts is None or accepts(data[:16]):

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# The decoder's own steps: a mask must be turned, limited and checked just as its image is.
-from pipeline.decode import _PNG_END, _check_size, _format, _open, _turn_upright
+from pipeline.decode import format_of, load
 from pipeline.errors import ConfigError, ImageError, LabelError
 from pipeline.train.config import IGNORE, LabelsConfig
 
@@ -87,28 +86,19 @@ def _load(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
     if not data:
         raise LabelError("the mask is empty: 0 bytes")
     try:
-        name = _format(data)
+        name = format_of(data)
         if name in LOSSY:
             raise LabelError(
                 f"the mask is a {name}: lossy compression changes pixel values; store masks as PNG"
             )
-        image = _open(data, name)
-        _check_size(image, max_pixels)
-        bits = _stored_bits(image, data, name)
-        if image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
-            raise LabelError("the mask is a TIFF with lossy compression: store masks as PNG")
-        image.load()
-        if name == "PNG" and data.rfind(_PNG_END) < 0:
-            raise LabelError("the mask is cut short: the end of its PNG is missing")
-        _turn_upright(image)
-    except (LabelError, MemoryError):
+        image = load(data, name, max_pixels)
+    except LabelError:
         raise
     except ImageError as error:
         raise LabelError(f"the mask is {error}".replace("the mask is image is", "the mask is")) from error
-    except Exception as error:  # Pillow's plugins raise whatever hostile bytes lead them to
-        reason = " ".join(str(error).split()).encode("ascii", "backslashreplace").decode("ascii")[:160]
-        raise LabelError(f"the mask is not a readable picture: {reason or type(error).__name__}") from error
-    return image, bits
+    if image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
+        raise LabelError("the mask is a TIFF with lossy compression: store masks as PNG")
+    return image, _stored_bits(image, data, name)
 
 
 def _stored_bits(image: Image.Image, data: bytes, name: str) -> int:

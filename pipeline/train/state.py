@@ -4,6 +4,7 @@ Each state has a name of its own and is written whole, so that a run that dies i
 """
 
 import io
+import pickle
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -38,7 +39,7 @@ class States:
             try:
                 data = storage.read(f"{self.folder}/state-{step:09}.pt", self.config)
                 state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            except (FileNotFoundError, RuntimeError, EOFError):  # deleted meanwhile, or cut short
+            except (FileNotFoundError, RuntimeError, EOFError, pickle.UnpicklingError):  # deleted meanwhile, or cut short
                 continue
             return state
         return None

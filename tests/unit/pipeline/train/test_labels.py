@@ -163,7 +163,7 @@ def test_a_rule_that_contradicts_itself_is_refused(rule: dict[str, Any], words: 
         (b"", {}, "empty"),
         (b"hello", {}, "not a readable image"),
         (save(IDS)[:-4], {}, "cut short"),
-        (save(IDS)[:45], {}, "not a readable picture"),
+        (save(IDS)[:45], {}, "not a readable image"),
         (save(IDS, "JPEG"), {}, "JPEG: lossy"),
         (save(Image.fromarray(IDS).convert("RGB"), "WEBP"), {}, "WEBP: lossy"),
         (save(IDS, "TIFF", compression="jpeg"), {}, "lossy"),
