@@ -20,7 +20,7 @@ from pipeline.registry import fetch_checkpoint
 from pipeline.session import Signals, last_line, ray_session
 from pipeline.train.config import ELSEWHERE, FinetuneConfig
 from pipeline.train.finish import Finished, finish, finished
-from pipeline.train.prepare import prepare
+from pipeline.train.prepare import look_for, prepare
 from pipeline.train.progress import TrainReporter
 from pipeline.train.worker import Assignment
 
@@ -52,8 +52,9 @@ def finetune(config: FinetuneConfig, reporter: TrainReporter, command: Sequence[
         )
     if workers.ray_address is None:
         choose_device(workers.device)  # refuses what is not here, before anything starts
+    found = look_for(config, folder, start)
     with Signals() as signals, ray_session(workers.ray_address, signals):
-        told = prepare(config, folder, start, files.uri if files else None, reporter.say, reporter.listed)
+        told = prepare(config, folder, found, files, reporter.say, reporter.listed)
         _train(told, signals, reporter)
     return finish(told, out, command)
 

@@ -6,7 +6,8 @@ What was found is kept in the run's folder: a restart trains on the same images,
 import functools
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,10 +17,13 @@ from models.checkpoint import Checkpoint, ClassInfo
 from models.preprocess import Normalisation
 from pipeline import storage
 from pipeline.errors import ConfigError
+from pipeline.registry import CheckpointFiles
 from pipeline.train.config import FinetuneConfig
 from pipeline.train.evaluate import METADATA
 from pipeline.train.labelled import check, digest, inspect, normalisation
 from pipeline.train.labels import check_rule
+from pipeline.train.network import build
+from pipeline.train.schema import FOUND
 from pipeline.train.sources import find
 from pipeline.train.stream import inspect_all, sampler_of, training_rows
 from pipeline.train.worker import Assignment
@@ -36,58 +40,95 @@ COLOURS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What is known of the labelled images before any of them is opened."""
+
+    manifest: pa.Table | None  # of an earlier start of the run
+    rows: pa.Table | None  # of FOUND, to be inspected
+    classes: tuple[str, ...]
+    left_out: Mapping[str, int]
+
+
+def look_for(config: FinetuneConfig, folder: str, start: Checkpoint | None) -> Findings:
+    """Return the labelled images of a run, or those that it inspected when it was started first.
+
+    Raises ConfigError if images or masks are missing, or nothing names the classes.
+    """
+    try:
+        manifest = pq.read_table(io.BytesIO(storage.read(f"{folder}/manifest.parquet", config.storage)))
+    except FileNotFoundError:
+        found = find(config.data, config.storage, f"{folder}/images")
+        names = class_names(config, found.classes, start)
+        check_rule(config.labels, names)
+        return Findings(manifest=None, rows=found.rows, classes=names, left_out=found.left_out)
+    names = tuple(json.loads(manifest.schema.metadata[METADATA])["classes"])
+    return Findings(manifest=manifest, rows=None, classes=names, left_out={})
+
+
 def prepare(
     config: FinetuneConfig,
     folder: str,
-    start: Checkpoint | None,
-    start_uri: str | None,
+    found: Findings,
+    start: CheckpointFiles | None,
     say: Callable[[str], None],
     progress: Callable[[int], None],
 ) -> Assignment:
     """Return what the workers are told; `<folder>/manifest.parquet` and `validation.parquet` are then there.
 
-    Wants Ray to run. Raises ConfigError that names the image, file or field for everything that is wrong with
-    the data.
+    Wants Ray to run. Raises ConfigError that names the images and what is wrong with them.
     """
-    uri = f"{folder}/manifest.parquet"
-    channels = config.network.channels or (start.config.in_channels if start else 3)
-    try:
-        manifest = pq.read_table(io.BytesIO(storage.read(uri, config.storage)))
-        names = tuple(json.loads(manifest.schema.metadata[METADATA])["classes"])
-    except FileNotFoundError:
-        found = find(config.data, config.storage, f"{folder}/images")
-        names = class_names(config, found.classes, start)
-        check_rule(config.labels, names)
-        left_out = "".join(f"; left out: {n:,} {why}" for why, n in found.left_out.items())
-        say(f"{found.rows.num_rows:,} labelled images found{left_out}; looking at every one of them")
-        look = functools.partial(
-            inspect,
-            channels=channels,
-            labels=config.labels,
-            classes=names,
-            decode_config=config.decode,
-            storage_config=config.storage,
-        )
-        manifest = inspect_all(found.rows, look, progress)
-        check(manifest, names)
-        manifest = manifest.replace_schema_metadata({METADATA: _how_to_read(config, names, manifest)})
-        validation = manifest.filter(pc.equal(manifest["split"], "val"))
-        storage.write(f"{folder}/validation.parquet", _parquet(validation), config.storage)
-        storage.write(uri, _parquet(manifest), config.storage)
-    _, areas = training_rows(uri, config.storage)
+    known = start.load() if start else None
+    channels = config.network.channels or (known.config.in_channels if known else 3)
+    names = found.classes
+    manifest = found.manifest
+    if manifest is None:
+        manifest = _inspect(config, folder, found, channels, say, progress)
+    _, areas = training_rows(f"{folder}/manifest.parquet", config.storage)
     told = Assignment(
         config=config,
         folder=folder,
-        start=start_uri,
-        classes=class_infos(config, names, start),
-        normalisation=_normalisation(manifest, start, channels),
+        start=start.uri if start else None,
+        classes=class_infos(config, names, known),
+        normalisation=_normalisation(manifest, known, channels),
         class_weights=class_weights(config, names, manifest),
         epoch_steps=sampler_of(config, areas).steps,
         train_images=len(areas),
     )
     held = manifest.num_rows - len(areas)
     say(f"{len(areas):,} images to train on, {held:,} for validation, {told.epoch_steps:,} steps an epoch")
+    for note in build(config.network, known, names, config.optim.seed)[1]:
+        say(note)
     return told
+
+
+def _inspect(
+    config: FinetuneConfig,
+    folder: str,
+    found: Findings,
+    channels: int,
+    say: Callable[[str], None],
+    progress: Callable[[int], None],
+) -> pa.Table:
+    """Return the manifest, once every image of it is known to be good; it is then in the run's folder."""
+    rows = FOUND.empty_table() if found.rows is None else found.rows
+    left_out = "".join(f"; left out: {count:,} {why}" for why, count in found.left_out.items())
+    say(f"{rows.num_rows:,} labelled images found{left_out}; looking at every one of them")
+    look = functools.partial(
+        inspect,
+        channels=channels,
+        labels=config.labels,
+        classes=found.classes,
+        decode_config=config.decode,
+        storage_config=config.storage,
+    )
+    manifest = inspect_all(rows, look, progress)
+    check(manifest, found.classes)
+    manifest = manifest.replace_schema_metadata({METADATA: _how_to_read(config, found.classes, manifest)})
+    validation = manifest.filter(pc.equal(manifest["split"], "val"))
+    storage.write(f"{folder}/validation.parquet", _parquet(validation), config.storage)
+    storage.write(f"{folder}/manifest.parquet", _parquet(manifest), config.storage)
+    return manifest
 
 
 def _normalisation(manifest: pa.Table, start: Checkpoint | None, channels: int) -> Normalisation:

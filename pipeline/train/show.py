@@ -17,7 +17,7 @@ HEADLINE = (
     ("global IoU", "global_iou"),
     ("boundary F", "boundary_f"),
     ("pixel accuracy", "pixel_accuracy"),
-    ("calibration error", "ece"),
+    ("ECE", "ece"),
 )
 
 

@@ -39,7 +39,12 @@ class States:
             try:
                 data = storage.read(f"{self.folder}/state-{step:09}.pt", self.config)
                 state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            except (FileNotFoundError, RuntimeError, EOFError, pickle.UnpicklingError):  # deleted meanwhile, or cut short
+            except (
+                FileNotFoundError,
+                RuntimeError,
+                EOFError,
+                pickle.UnpicklingError,
+            ):  # deleted meanwhile, or cut short
                 continue
             return state
         return None
