@@ -4,10 +4,10 @@ BIN := .venv/bin
 READY := .venv/ready
 PACKAGES := pipeline models flows tests
 
-.PHONY: help setup demo test test-slow test-gpu check format bench train-nuclei lock clean
+.PHONY: help setup demo test test-slow test-gpu check format bench train-nuclei train-nuclei-plain lock clean
 
 help: ## what can be made
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## .venv with exactly what the lock lists
 # torch goes first and by pip: a CPU build of the locked version that pip was told of is then kept by uv.
@@ -42,13 +42,18 @@ format: $(READY) ## rewrite the sources in the project's format
 bench: $(READY) ## measure; prints tables of ratios
 	$(BIN)/python -m tests.bench
 
+NUCLEI = $(BIN)/masklake finetune $(DATA) --split-file $(DATA)/split.csv --foreground nucleus --from-scratch \
+  --crop 160 --micro-batch 16 --epochs 120 --validate-every 10
+
 train-nuclei: $(READY) ## train the shipped checkpoint again (DATA=folder with images/, masks/, split.csv)
-	$(BIN)/python -m pipeline.train.loop --data $(DATA) --out models/weights/nuclei \
-	  --epochs 60 --side 160 --batch 16 --learning-rate 3e-3
+	$(NUCLEI) --out nuclei
+
+train-nuclei-plain: $(READY) ## the same without self-attention, for comparison
+	$(NUCLEI) --no-attention --out nuclei-plain
 
 lock: $(READY) ## write requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --extra demo --extra train --extra dev --python-version 3.11 \
 	  --no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment and what the demo and the benchmarks made
-	rm -rf .venv demo bench-results build *.egg-info .mypy_cache .ruff_cache
+	rm -rf .venv demo nuclei nuclei-plain bench-results build *.egg-info .mypy_cache .ruff_cache

@@ -24,7 +24,7 @@ from pipeline.config import DecodeConfig, PredictConfig, StorageConfig, TilingCo
 from pipeline.decode import decode
 from pipeline.encode import encode_grey, encode_mask
 from pipeline.errors import ImageError, ModelError, StorageError
-from pipeline.registry import fetch_checkpoint
+from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.schema import ATTENTION, ERROR, PLAN_ROW, ROW
 from pipeline.table import Part, write_part
 

@@ -13,10 +13,10 @@ from pipeline.cli_errors import one_line, shown
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pipeline.aliases import Alias
-    from pipeline.promotion import Evaluate
-    from pipeline.registry import CheckpointFiles
-    from pipeline.versions import Registry, Version
+    from pipeline.registry.aliases import Alias
+    from pipeline.registry.checkpoints import CheckpointFiles
+    from pipeline.registry.promotion import Evaluate
+    from pipeline.registry.versions import Registry, Version
 
 models = typer.Typer(
     no_args_is_help=True,
@@ -55,7 +55,7 @@ def list_models(
         masklake models list --registry s3://my-models
         masklake models list nuclei --json | jq -r .[].uri
     """
-    from pipeline.versions import list_versions, model_names
+    from pipeline.registry.versions import list_versions, model_names
 
     place = _open(registry, endpoint_url)
     found = [
@@ -95,7 +95,7 @@ def show(
         masklake models show nuclei@production
         masklake models show nuclei@v3 --json
     """
-    from pipeline.aliases import parse, read_alias, resolve
+    from pipeline.registry.aliases import parse, read_alias, resolve
 
     place = _open(registry, endpoint_url)
     version = resolve(place, reference)
@@ -140,7 +140,7 @@ def compare(
 
         masklake models compare nuclei@production nuclei@v4
     """
-    from pipeline.aliases import resolve
+    from pipeline.registry.aliases import resolve
 
     place = _open(registry, endpoint_url)
     one, other = resolve(place, first), resolve(place, second)
@@ -178,8 +178,8 @@ def add(
         masklake models add ./checkpoint nuclei --registry s3://my-models
         masklake models add s3://elsewhere/cells cells --version 2026-11-22
     """
-    from pipeline.registry import CheckpointFiles
-    from pipeline.versions import read_folder, register
+    from pipeline.registry.checkpoints import CheckpointFiles
+    from pipeline.registry.versions import read_folder, register
 
     place = _open(registry, endpoint_url)
     files = read_folder(folder, place.storage)
@@ -208,8 +208,8 @@ def export(
 
         masklake models export nuclei@production ./nuclei && hf upload me/nuclei ./nuclei
     """
-    from pipeline.aliases import resolve
-    from pipeline.versions import export as copy_out
+    from pipeline.registry.aliases import resolve
+    from pipeline.registry.versions import export as copy_out
 
     place = _open(registry, endpoint_url)
     version = resolve(place, reference)
@@ -245,8 +245,8 @@ def promote(
         masklake models promote nuclei@v4
         masklake models promote nuclei@staging --alias production --margin 0.01
     """
-    from pipeline import promotion
-    from pipeline.aliases import read_alias, resolve
+    from pipeline.registry import promotion
+    from pipeline.registry.aliases import read_alias, resolve
 
     place = _open(registry, endpoint_url)
     version = resolve(place, reference)
@@ -281,7 +281,7 @@ def rollback(
 
         masklake models rollback nuclei
     """
-    from pipeline import promotion
+    from pipeline.registry import promotion
 
     _say(name, alias, promotion.rollback(_open(registry, endpoint_url), name, alias), as_json)
 
@@ -291,7 +291,7 @@ def rollback(
 
 def _open(address: str | None, endpoint_url: str | None) -> "Registry":
     from pipeline.config import StorageConfig
-    from pipeline.versions import Registry
+    from pipeline.registry.versions import Registry
 
     return Registry.of(address, StorageConfig(endpoint_url=endpoint_url))
 
@@ -314,7 +314,7 @@ def _evaluator(place: "Registry") -> "Evaluate":
 
 def _aliases(place: "Registry", name: str) -> dict[str, str]:
     """Return the version of each alias of a model."""
-    from pipeline.aliases import alias_names, read_alias
+    from pipeline.registry.aliases import alias_names, read_alias
 
     found = {alias: read_alias(place, name, alias)[0] for alias in alias_names(place, name)}
     return {alias: state.version for alias, state in found.items() if state}

@@ -244,7 +244,7 @@ def finetune(
 
 
 def _register(name: str, folder: str, registry: str | None, settings: Any) -> None:
-    from pipeline.versions import Registry, read_folder, register
+    from pipeline.registry.versions import Registry, read_folder, register
 
     added = register(
         Registry.of(registry, settings.storage), name, read_folder(folder, settings.storage), None

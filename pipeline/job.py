@@ -37,7 +37,7 @@ from pipeline.errors import ConcurrentRunError, InterruptedRun, MasklakeError, S
 from pipeline.inventory import Plan, check_places, left_over, make_plan, nothing_seen
 from pipeline.predict import check_tile_side, choose_device
 from pipeline.progress import Reporter
-from pipeline.registry import fetch_checkpoint
+from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.report import StageReport, Summary
 from pipeline.session import SPARE_CPUS, LostBlocks, Signals, last_line, ray_session
 from pipeline.table import Part, Table, write_part

@@ -13,7 +13,7 @@ from pipeline.blocks import SegmentBlock, fetch_and_decode
 from pipeline.config import JobConfig, Recipe
 from pipeline.inventory import check_places, make_plan, nothing_seen
 from pipeline.progress import Reporter, duration
-from pipeline.registry import fetch_checkpoint
+from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.table import Table
 
 EARLIER_RUNS = 5  # that are asked for their speed

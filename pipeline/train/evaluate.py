@@ -15,7 +15,7 @@ from pipeline import storage
 from pipeline.config import DecodeConfig, PredictConfig, StorageConfig, TilingConfig
 from pipeline.errors import ImageError, ModelError, PredictError, StorageError
 from pipeline.predict import Segmentation, Segmenter
-from pipeline.registry import CheckpointFiles
+from pipeline.registry.checkpoints import CheckpointFiles
 from pipeline.train.config import LabelsConfig
 from pipeline.train.labelled import read_labelled
 from pipeline.train.metrics import ImageCounts, count, summarise

@@ -16,7 +16,7 @@ from typing import Any, Final
 from pipeline import storage
 from pipeline.errors import ConfigError, InterruptedRun, MasklakeError
 from pipeline.predict import check_tile_side, choose_device
-from pipeline.registry import fetch_checkpoint
+from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.session import Signals, last_line, ray_session
 from pipeline.train.config import ELSEWHERE, FinetuneConfig
 from pipeline.train.finish import Finished, finish, finished

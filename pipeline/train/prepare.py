@@ -17,7 +17,7 @@ from models.checkpoint import Checkpoint, ClassInfo
 from models.preprocess import Normalisation
 from pipeline import storage
 from pipeline.errors import ConfigError
-from pipeline.registry import CheckpointFiles
+from pipeline.registry.checkpoints import CheckpointFiles
 from pipeline.train.config import FinetuneConfig
 from pipeline.train.evaluate import METADATA
 from pipeline.train.labelled import check, digest, inspect, normalisation

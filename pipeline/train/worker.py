@@ -18,7 +18,7 @@ from models.preprocess import Normalisation
 from pipeline import storage
 from pipeline.config import PredictConfig, StorageConfig
 from pipeline.predict import Segmenter
-from pipeline.registry import fetch_checkpoint
+from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.train.config import FinetuneConfig
 from pipeline.train.evaluate import evaluate, read_images, read_validation
 from pipeline.train.loop import Listener, Place, Task, Trainer

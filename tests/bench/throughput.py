@@ -12,7 +12,7 @@ from pipeline.config import JobConfig, Recipe, SourceConfig
 from pipeline.demo.nuclei import write_bucket
 from pipeline.demo.server import S3Server
 from pipeline.inventory import make_plan, nothing_seen
-from pipeline.registry import fetch_checkpoint
+from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.table import Table
 from tests.bench.figure import Figure, Say, run_job
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -237,8 +238,8 @@ def test_bad_input(
 
 
 @pytest.fixture
-def two_hosts(shared_folder: Path, tmp_path: Path) -> Iterator[list[str]]:
-    """A Ray cluster of two hosts; yields the words before a command on its head."""
+def two_hosts(shared_folder: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """A Ray cluster of two hosts; yields the words before a command on its head, and its environment."""
     script = shared_folder / "tools" / "raynet.sh"
     if not script.is_file():
         pytest.skip("../shared/tools/raynet.sh is not here")
@@ -246,39 +247,38 @@ def two_hosts(shared_folder: Path, tmp_path: Path) -> Iterator[list[str]]:
         pytest.skip("needs root and iproute2 (.ci/run installs it)")
     if Path("/sys/class/net/brray").exists():
         pytest.skip("another cluster of network namespaces is up")
-    folder = tmp_path / "net"
-    environment = clean_environment() | {"RAY": str(Path(sys.executable).with_name("ray"))}
-    try:
-        up = subprocess.run(
-            ["bash", str(script), "up", str(folder), str(HOSTS)],
-            env=environment,
-            check=False,
-            timeout=180,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        if up.returncode:
-            pytest.skip("network namespaces cannot be made here")
-        yield ["bash", str(script), "on", "1"]
-    finally:
-        subprocess.run(["bash", str(script), "down", str(folder), str(HOSTS)], check=False, timeout=60)
-
-
-def test_two_hosts_train_one_network(two_hosts: list[str], labelled: Path, tmp_path: Path) -> None:
-    """A worker on each of two hosts: they find each other, share the steps, and one checkpoint comes out."""
-    out = tmp_path / "out"
-    command = finetune(labelled, out, "--epochs", "2", "--workers", "2", "--ray-address", "10.77.0.11:6379")
+    if subprocess.run(["ip", "netns", "add", "masklake-probe"], check=False, capture_output=True).returncode:
+        pytest.skip("network namespaces cannot be made here")
+    subprocess.run(["ip", "netns", "del", "masklake-probe"], check=True)
     environment = clean_environment() | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(tmp_path / "net" / "token"),
+        "RAY": str(Path(sys.executable).with_name("ray")),
+        "RAY_raylet_start_wait_time_s": "120",  # a busy machine needs more than the default
     }
+    with tempfile.TemporaryDirectory(prefix="net-") as folder:  # not tmp_path: sockets have short names
+        try:
+            with Path(folder, "up.log").open("wb") as log:  # not a pipe: the nodes would keep it open
+                up = ["bash", str(script), "up", folder, str(HOSTS)]
+                code = subprocess.run(up, env=environment, check=False, timeout=240, stdout=log, stderr=log)
+            assert code.returncode == 0, [file.read_text()[-2000:] for file in Path(folder).glob("*.log")]
+            token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": f"{folder}/token"}
+            yield ["bash", str(script), "on", "1"], environment | token
+        finally:
+            subprocess.run(["bash", str(script), "down", folder, str(HOSTS)], check=False, timeout=60)
+
+
+def test_two_hosts_train_one_network(
+    two_hosts: tuple[list[str], dict[str, str]], labelled: Path, tmp_path: Path
+) -> None:
+    """Workers on two hosts find each other and share the steps, and one checkpoint comes out."""
+    out, (on_head, environment) = tmp_path / "out", two_hosts
+    command = finetune(labelled, out, "--epochs", "2", "--workers", "2", "--ray-address", "10.77.0.11:6379")
     ended = subprocess.run(
-        [*two_hosts, str(MASKLAKE), *(str(word) for word in command)],
+        [*on_head, str(MASKLAKE), *(str(word) for word in command)],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=280,
     )
     assert ended.returncode == 0, ended.stderr
     check_finished(out, 2)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import conditional, storage, versions
+from pipeline import conditional, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConflictError
-from pipeline.versions import Registry
+from pipeline.registry import versions
+from pipeline.registry.versions import Registry
 from tests.integration.commands import clean_environment, faults, run
 from tests.integration.images import write_images
 from tests.integration.stores import Store, rows_of
@@ -23,7 +24,7 @@ RACERS = 8
 # Promotes like `masklake models promote`, but writes only once it is told to: all have decided by then.
 PROMOTER = """
 import sys
-from pipeline import promotion
+from pipeline.registry import promotion
 from pipeline.cli import app
 
 replace = promotion.conditional.replace

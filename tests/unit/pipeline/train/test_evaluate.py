@@ -16,7 +16,7 @@ from models.checkpoint import Checkpoint
 from pipeline.config import DecodeConfig, PredictConfig, StorageConfig, TilingConfig
 from pipeline.errors import DecodeError, ImageError, ModelError, PredictError, StorageError
 from pipeline.predict import Segmentation, Segmenter
-from pipeline.registry import CheckpointFiles, fetch_checkpoint
+from pipeline.registry.checkpoints import CheckpointFiles, fetch_checkpoint
 from pipeline.train import evaluate as evaluation
 from pipeline.train.config import IGNORE, LabelsConfig
 from pipeline.train.evaluate import evaluate, evaluate_stored

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import versions
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, RegistryError
-from pipeline.versions import Registry
+from pipeline.registry import versions
+from pipeline.registry.versions import Registry
 
 LOCAL = StorageConfig()
 FILES = {"config.json": b'{"a": 1}', "model.safetensors": b"weights", "pictures/curves.png": b"png"}

@@ -9,10 +9,10 @@ from pathlib import Path
 import models.weights
 from models.checkpoint import Checkpoint, CheckpointError, load
 from pipeline import storage
-from pipeline.aliases import resolve
 from pipeline.config import StorageConfig
 from pipeline.errors import ModelError, StorageError
-from pipeline.versions import Registry, Version
+from pipeline.registry.aliases import resolve
+from pipeline.registry.versions import Registry, Version
 
 SHIPPED = Path(models.weights.__file__).parent
 DECODED_CHANNELS = (1, 3, 4)  # what an image is decoded to: grey, RGB, RGBA

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import aliases, versions
 from pipeline.config import StorageConfig
 from pipeline.errors import RegistryError
-from pipeline.promotion import promote
-from pipeline.versions import Registry
+from pipeline.registry import aliases, versions
+from pipeline.registry.promotion import promote
+from pipeline.registry.versions import Registry
 
 LOCAL = StorageConfig()
 FILES = {"config.json": b"{}", "model.safetensors": b"weights"}

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.errors import RegistryError
-from pipeline.versions import ALIAS, VERSION, Registry, Version, check, get_version
+from pipeline.registry.versions import ALIAS, VERSION, Registry, Version, check, get_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,12 @@ import torch
 from models.attention_unet import AttentionUNet, AttentionUNetConfig
 from models.checkpoint import Checkpoint, ClassInfo, dump
 from models.preprocess import Normalisation
-from pipeline import registry
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, ModelError, StorageError
-from pipeline.promotion import promote
-from pipeline.registry import CheckpointFiles, fetch_checkpoint
-from pipeline.versions import Registry, read_folder, register
+from pipeline.registry import checkpoints
+from pipeline.registry.checkpoints import CheckpointFiles, fetch_checkpoint
+from pipeline.registry.promotion import promote
+from pipeline.registry.versions import Registry, read_folder, register
 
 LOCAL = StorageConfig()
 
@@ -30,17 +30,17 @@ def test_a_shipped_name_wins_over_a_folder(
     checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes with masklake goes by its name, whatever lies in the working folder."""
-    monkeypatch.setattr(registry, "SHIPPED", checkpoint_folder.parent)
+    monkeypatch.setattr(checkpoints, "SHIPPED", checkpoint_folder.parent)
     monkeypatch.chdir(tmp_path)
     (tmp_path / checkpoint_folder.name).mkdir()
-    assert checkpoint_folder.name in registry.shipped()
+    assert checkpoint_folder.name in checkpoints.shipped()
     assert fetch_checkpoint(checkpoint_folder.name, LOCAL).uri == f"masklake:{checkpoint_folder.name}"
 
 
 def test_shipped_checkpoints_load() -> None:
     """Every checkpoint in the package is one, and takes what images are decoded to."""
-    for name in registry.shipped():
-        assert fetch_checkpoint(name, LOCAL).load().config.in_channels in registry.DECODED_CHANNELS
+    for name in checkpoints.shipped():
+        assert fetch_checkpoint(name, LOCAL).load().config.in_channels in checkpoints.DECODED_CHANNELS
 
 
 def test_no_checkpoint_is_said_with_what_was_expected(tmp_path: Path) -> None:

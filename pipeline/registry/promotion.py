@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline import conditional, storage
-from pipeline.aliases import Alias, read_alias
 from pipeline.errors import (
     ConcurrentPromotionError,
     ConfigError,
@@ -17,8 +16,9 @@ from pipeline.errors import (
     PromotionRefusedError,
     RegistryError,
 )
-from pipeline.registry import CheckpointFiles, fetch_checkpoint
-from pipeline.versions import Registry, Version, check, get_version, now, number
+from pipeline.registry.aliases import Alias, read_alias
+from pipeline.registry.checkpoints import CheckpointFiles, fetch_checkpoint
+from pipeline.registry.versions import Registry, Version, check, get_version, now, number
 
 MARGIN = 0.005  # Dice
 ROUNDING = 1e-9  # of a difference of two numbers that were printed as decimals

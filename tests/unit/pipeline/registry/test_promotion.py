@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import aliases, conditional, promotion, versions
-from pipeline.aliases import Alias, read_alias
+from pipeline import conditional
 from pipeline.config import StorageConfig
 from pipeline.errors import (
     ConcurrentPromotionError,
@@ -18,9 +17,11 @@ from pipeline.errors import (
     PromotionRefusedError,
     RegistryError,
 )
-from pipeline.promotion import promote, rollback
-from pipeline.registry import CheckpointFiles
-from pipeline.versions import Registry, Version
+from pipeline.registry import aliases, promotion, versions
+from pipeline.registry.aliases import Alias, read_alias
+from pipeline.registry.checkpoints import CheckpointFiles
+from pipeline.registry.promotion import promote, rollback
+from pipeline.registry.versions import Registry, Version
 
 LOCAL = StorageConfig()
 
