@@ -17,8 +17,8 @@ from pipeline import storage
 from pipeline.errors import ConfigError, InterruptedRun, MasklakeError
 from pipeline.predict import check_tile_side, choose_device
 from pipeline.registry.checkpoints import fetch_checkpoint
-from pipeline.session import Signals, last_line, ray_session
-from pipeline.train.config import ELSEWHERE, FinetuneConfig
+from pipeline.session import SPARE_CPUS, Signals, last_line, ray_session
+from pipeline.train.config import ELSEWHERE, FinetuneConfig, WorkersConfig
 from pipeline.train.finish import Finished, finish, finished
 from pipeline.train.prepare import look_for, prepare
 from pipeline.train.progress import TrainReporter
@@ -26,6 +26,7 @@ from pipeline.train.worker import Assignment
 
 POLL_SECONDS: Final = 0.25
 ASK_SECONDS: Final = 1.0  # between a worker's questions whether it should stop
+WORKER_CPUS: Final = 0.75  # that a worker asks of Ray: a CPU has room for it and for the tasks that feed it
 STOP_SECONDS: Final = 120.0  # that workers have to finish a step and save, after a first Ctrl-C
 
 
@@ -90,29 +91,33 @@ def _train(told: Assignment, signals: Signals, reporter: TrainReporter) -> None:
     """Run the workers, hand on what they say, and stop them when asked to."""
     import ray
 
+    on_gpu = _check_room(told.config.workers)
     hub: Any = ray.remote(num_cpus=0)(_Hub).remote()
     ended: queue.Queue[BaseException | None] = queue.Queue()
 
     def fit() -> None:
         try:
-            _trainer(told, hub).fit()
+            with tempfile.TemporaryDirectory(prefix="masklake-train-") as notes:
+                _trainer(told, hub, on_gpu, notes).fit()
             ended.put(None)
         except BaseException as error:  # handed over: raised below
             ended.put(error)
 
     threading.Thread(target=fit, daemon=True, name="masklake-train").start()
     asked_at: float | None = None
-    last: dict[str, Any] = {}
+    saved = 0
     while True:
         over, error = False, None
         with contextlib.suppress(queue.Empty):
             error = ended.get(timeout=POLL_SECONDS)
             over = True
         for event in ray.get(hub.events.remote()):
-            last = _hear(event, reporter) or last
-        if over and error is not None and asked_at is None:
-            raise MasklakeError(f"Ray ended the training: {last_line(error)}") from error
+            _hear(event, reporter)
+            if event["event"] in ("begin", "saved"):
+                saved = event["step"]
         if over and asked_at is None:
+            if error is not None:
+                raise MasklakeError(f"Ray ended the training: {last_line(error)}") from error
             return
         if signals.received and asked_at is None:
             asked_at = time.monotonic()
@@ -120,40 +125,49 @@ def _train(told: Assignment, signals: Signals, reporter: TrainReporter) -> None:
         if asked_at is not None and (over or time.monotonic() - asked_at > STOP_SECONDS):
             raise InterruptedRun(
                 signals.received,
-                f"stopped and saved at step {last.get('step', 0):,}; the same command goes on from there",
+                f"stopped and saved at step {saved:,}; the same command goes on from there",
             )
 
 
-def _hear(event: Mapping[str, Any], reporter: TrainReporter) -> dict[str, Any] | None:
-    """Hand one event on. Returns it if it says how far the run is. Raises what a worker gave up for."""
+def _check_room(workers: WorkersConfig) -> bool:
+    """Return whether workers compute on GPUs. Raises ConfigError if the fewest do not fit what is there."""
+    import ray
+
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call] # Ray's, untyped
+    cpus, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
+    on_gpu = workers.device != "cpu" and gpus > 0
+    room = min(cpus, gpus) if on_gpu else cpus
+    if workers.least > room:
+        raise ConfigError(
+            f"{workers.least} workers need as many {'GPUs' if on_gpu else 'CPUs'}, but Ray has {cpus} CPUs "
+            f"and {gpus} GPUs: use --workers {max(1, room)}, or a larger cluster"
+        )
+    return on_gpu
+
+
+def _hear(event: Mapping[str, Any], reporter: TrainReporter) -> None:
+    """Hand one event on. Raises what a worker gave up for."""
     match event["event"]:
-        case "begin":
-            if event["step"]:
-                reporter.say(f"going on from step {event['step']:,} of {event['of']:,}")
-            return dict(event)
+        case "begin" if event["step"]:
+            reporter.say(f"going on from step {event['step']:,} of {event['of']:,}")
         case "step":
             reporter.stepped(event["step"], event["of"], event["rate"])
-            return dict(event)
-        case "saved":
-            return dict(event)
         case "epoch":
             reporter.epoch(event)
         case "note":
             reporter.say(event["text"])
         case "failed":
             raise MasklakeError(event["text"])
-    return None
 
 
-def _trainer(told: Assignment, hub: Any) -> Any:
+def _trainer(told: Assignment, hub: Any, on_gpu: bool, notes: str) -> Any:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     workers = told.config.workers
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call] # Ray's, untyped
-    on_gpu = workers.device != "cpu" and resources.get("GPU", 0) > 0
-    cores = int(resources.get("CPU", 1)) - (0 if workers.ray_address else 1)
+    cores = int(resources.get("CPU", 1)) - (0 if workers.ray_address else SPARE_CPUS)
     threads = workers.threads or max(1, cores // workers.most)
     number: Any = workers.most if workers.least == workers.most else (workers.least, workers.most)
     return TorchTrainer(
@@ -163,12 +177,11 @@ def _trainer(told: Assignment, hub: Any) -> Any:
         scaling_config=ScalingConfig(
             num_workers=number,
             use_gpu=on_gpu,
-            resources_per_worker={"CPU": 1, **({"GPU": 1} if on_gpu else {})},
+            resources_per_worker={"CPU": WORKER_CPUS, **({"GPU": 1} if on_gpu else {})},
         ),
         run_config=RunConfig(
             name="ray",
-            # Ours are the states; Ray keeps only its own notes here.
-            storage_path=tempfile.mkdtemp(prefix="masklake-train-"),
+            storage_path=notes,  # of Ray's own: the states are ours
             failure_config=FailureConfig(max_failures=workers.max_failures),
         ),
     )
