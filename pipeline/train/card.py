@@ -39,6 +39,7 @@ class Facts:
     validation_images: int
     parameters: int  # of the network
     channels: int  # of the images it takes
+    attention_levels: Sequence[int]  # of the network; none: a plain U-Net
     epochs: int  # that were trained
     best_epoch: int  # whose weights these are
     seconds: float  # of training, validation included
@@ -61,7 +62,7 @@ def model_card(facts: Facts) -> str:
 # {_code(facts.name)}
 
 {kind} images in, class ids out: {ids}{more}.
-A U-Net with self-attention, made with masklake, {begun}.
+{_network(facts)}, made with masklake, {begun}.
 Objects of one class that touch are not told apart.
 
 ## How good
@@ -113,6 +114,11 @@ License of the weights: {_code(facts.license) if facts.license else "not stated 
 """
 
 
+def _network(facts: Facts) -> str:
+    levels = ", ".join(map(str, facts.attention_levels))
+    return f"A U-Net with self-attention at level {levels}" if levels else "A U-Net without attention"
+
+
 # ---- front matter ------------------------------------------------------------------------------------------
 
 
@@ -122,7 +128,8 @@ def _front_matter(facts: Facts) -> str:
     lines = ["---", "library_name: masklake", "pipeline_tag: image-segmentation"]
     if facts.license:
         lines.append(f"license: {_quoted(facts.license)}")
-    lines += ["tags:", "- image-segmentation", "- semantic-segmentation", "- u-net", "- self-attention"]
+    lines += ["tags:", "- image-segmentation", "- semantic-segmentation", "- u-net"]
+    lines += ["- self-attention"] if facts.attention_levels else []
     lines += ["- masklake", "model-index:", f"- name: {name}", "  results:"]
     lines += ["  - task:", "      type: image-segmentation", "    dataset:"]
     lines += [f"      name: {_quoted(_dataset(facts))}", "      type: custom", "      split: validation"]

@@ -103,6 +103,7 @@ def finish(told: Assignment, out: str, command: Sequence[str]) -> Finished:
         validation_images=len(whole.rows),
         parameters=sum(p.numel() for p in best.model.parameters()),
         channels=best.config.in_channels,
+        attention_levels=best.config.attended_levels,
         epochs=len(progress["epochs"]),
         best_epoch=progress["best_epoch"],
         seconds=sum(row["seconds"] for row in progress["epochs"]),

@@ -59,6 +59,7 @@ def facts(
         "validation_images": 68,
         "parameters": 2_019_842,
         "channels": 3,
+        "attention_levels": (4,),
         "epochs": 60,
         "best_epoch": 54,
         "seconds": 2400.0,
@@ -221,3 +222,11 @@ def test_a_long_command_is_broken_into_lines() -> None:
     block = card.partition("```sh\nmasklake finetune")[2].partition("\n```")[0]
     assert max(map(len, block.splitlines())) <= 102
     assert block.replace("\\\n", " ").split() == words[2:]
+
+
+def test_a_network_without_attention_is_not_called_one_with() -> None:
+    """Neither the text nor the tags claim what is not there."""
+    assert "self-attention at level 4" in model_card(facts())
+    plain = facts(attention_levels=())
+    assert "A U-Net without attention" in model_card(plain)
+    assert "self-attention" not in front_matter(model_card(plain)).tags
