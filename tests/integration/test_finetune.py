@@ -88,7 +88,7 @@ def test_from_a_bucket_to_a_registered_checkpoint(rclone: Store, checkpoint: Pat
     for name, data in labelled_files().items():
         rclone.put(f"{bucket}/{name}", data)
     out, registry = f"{bucket}/runs/one", tmp_path / "registry"
-    command = finetune(bucket, out, "--epochs", "12", "--register", "nuclei", "--registry", registry)
+    command = finetune(bucket, out, "--epochs", "6", "--register", "nuclei", "--registry", registry)
     with Running(*command, environment=rclone.environment) as stopped:
         stopped.until(lambda: bool(rclone.files.glob(f"{out}/_training/state-*.pt")), "a state")
         os.kill(stopped.process.pid, signal.SIGTERM)
@@ -108,7 +108,7 @@ def test_from_a_bucket_to_a_registered_checkpoint(rclone: Store, checkpoint: Pat
     local = tmp_path / "copy"
     rclone.files.get(out, str(local), recursive=True)
     shutil.rmtree(local / "_training", ignore_errors=True)
-    check_finished(local, 12)
+    check_finished(local, 6)
     assert not rclone.files.find(f"{out}/_training")
 
     again = run(*command[:-4], environment=rclone.environment | NO_RAY)
@@ -132,7 +132,7 @@ def test_a_killed_worker_costs_only_what_was_not_saved(labelled: Path, tmp_path:
     """One of two workers is killed in mid-epoch: the others end, all start anew from the state, and every
     epoch is there once."""
     out = tmp_path / "out"
-    with Running(*finetune(labelled, out, "--epochs", "16", "--workers", "2"), environment={}) as command:
+    with Running(*finetune(labelled, out, "--epochs", "8", "--workers", "2"), environment={}) as command:
         command.until(lambda: len(states(out)) > 0, "a state")
         victims = workers_of(command)
         assert len(victims) == 2
@@ -140,7 +140,7 @@ def test_a_killed_worker_costs_only_what_was_not_saved(labelled: Path, tmp_path:
         result = command.result()
     assert result.code == 0, result
     assert "going on from step" in result.stderr, result
-    check_finished(out, 16)
+    check_finished(out, 8)
 
 
 def workers_of(command: Running) -> list[int]:
@@ -157,7 +157,7 @@ def test_a_killed_driver_is_repeated_with_other_workers(labelled: Path, tmp_path
     """kill -9 of the command in mid-run: the same one goes on, here with two workers instead of one; with
     other options it says which, and trains nothing."""
     out = tmp_path / "out"
-    command = finetune(labelled, out, "--epochs", "12")
+    command = finetune(labelled, out, "--epochs", "8")
     with Running(*command, environment={}) as killed:
         killed.until(lambda: len(states(out)) > 0, "a state")
         killed.process.kill()
@@ -172,7 +172,7 @@ def test_a_killed_driver_is_repeated_with_other_workers(labelled: Path, tmp_path
     last = run(*command, "--workers", "1:2")
     assert last.code == 0, last
     assert f"going on from step {saved} of" in last.stderr, last
-    check_finished(out, 12)
+    check_finished(out, 8)
 
 
 def test_masks_of_a_table_as_pseudo_labels(finished: Finished, checkpoint: Path, tmp_path: Path) -> None:
