@@ -244,20 +244,23 @@ class _Line:
         self._hub = hub
         self._question: Any = None
         self._asked_at = 0.0
+        self._stopping = False
 
     def tell(self, event: Mapping[str, Any]) -> None:
         self._hub.tell.remote(dict(event))
 
     def stop_asked(self) -> bool:
+        """Return whether the driver wants an end, as far as is known: once it does, it always does."""
         import ray
 
+        if self._stopping:
+            return True
         if self._question is None:
             if time.monotonic() - self._asked_at > ASK_SECONDS:
                 self._asked_at = time.monotonic()
                 self._question = self._hub.stop_asked.remote()
             return False
         answered, _ = ray.wait([self._question], timeout=0)
-        if not answered:
-            return False
-        answer, self._question = bool(ray.get(self._question)), None
-        return answer
+        if answered:
+            self._stopping, self._question = bool(ray.get(self._question)), None
+        return self._stopping
