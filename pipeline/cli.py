@@ -34,8 +34,6 @@ AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, …). Exit codes: 0 done, 1 error, 2 us
 images, 130 and 143 stopped by Ctrl-C or SIGTERM.
 """,
 )
-app.add_typer(models, name="models")
-app.command("finetune")(finetune)
 P = ParamSpec("P")
 
 Source = Annotated[
@@ -366,6 +364,15 @@ def compact(
     typer.echo(
         f"{before:,} files became {after:,}; what only versions older than {retention_hours} h need is gone"
     )
+
+
+# ---------------------------------------------------------------- training and its results
+
+app.command("finetune")(finetune)
+app.add_typer(models, name="models")
+
+
+# ---------------------------------------------------------------- a first look
 
 
 @command("demo")
