@@ -3,6 +3,7 @@
 # ruff: noqa: ARG001, PLR0913, PLR0917 - a command's parameters are its options
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from pipeline.cli_errors import one_line
 
+NEEDED = ("kornia", "matplotlib", "pandas", "pycocotools")  # beside what every command needs
 DATA, NETWORK, TRAINING, PLACE = "Data", "Network", "Training", "Where it runs"
 
 
@@ -224,6 +226,10 @@ def finetune(
     from rich.console import Console
 
     from pipeline.config import read_config
+    from pipeline.errors import ConfigError
+
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise ConfigError(f"finetune needs {', '.join(missing)}, not here: pip install 'masklake[train]'")
     from pipeline.train import job
     from pipeline.train.config import FinetuneConfig
     from pipeline.train.progress import reporter
