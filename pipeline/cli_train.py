@@ -250,12 +250,15 @@ def finetune(
 
 
 def _register(name: str, folder: str, registry: str | None, settings: Any) -> None:
-    from pipeline.registry.versions import Registry, read_folder, register
+    """Add the checkpoint to the registry, unless an earlier end of this command has done it."""
+    from pipeline.registry.versions import Registry, digest_of, list_versions, read_folder, register
 
-    added = register(
-        Registry.of(registry, settings.storage), name, read_folder(folder, settings.storage), None
-    )
-    typer.echo(f"registered as {added.reference}: masklake models promote {added.reference}")
+    place = Registry.of(registry, settings.storage)
+    files = read_folder(folder, settings.storage)
+    digest = digest_of(files)
+    there = [version for version in list_versions(place, name) if version.digest == digest]
+    version = there[-1] if there else register(place, name, files, None)
+    typer.echo(f"registered as {version.reference}: masklake models promote {version.reference}")
 
 
 def _workers(text: str | None) -> tuple[int | None, int | None]:

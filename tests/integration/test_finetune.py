@@ -111,9 +111,10 @@ def test_from_a_bucket_to_a_registered_checkpoint(rclone: Store, checkpoint: Pat
     check_finished(local, 6)
     assert not rclone.files.find(f"{out}/_training")
 
-    again = run(*command[:-4], environment=rclone.environment | NO_RAY)
+    again = run(*command, environment=rclone.environment | NO_RAY)
     assert again.code == 0, again
     assert "nothing to do" in again.stdout
+    assert "registered as nuclei@v1" in again.stdout, "the same checkpoint is no new version"
 
     assert run("models", "promote", "nuclei@v1", "--registry", registry).code == 0
     table = tmp_path / "masks"
