@@ -81,7 +81,7 @@ def micro_batches(
     """Yield the micro-batches of one worker from one step to another: (B, H, W, C) and (B, H, W), uint8.
 
     A window of Ray tasks makes them in advance, and is read in order. Ray Data would do it too, but its
-    scheduler turns in the trainer's own process, and takes a core from it whenever it has nothing to do.
+    scheduler turns in the trainer's own process, and holds the interpreter's lock while it waits for room.
     """
     import ray
 
