@@ -120,21 +120,26 @@ class Lines:
         """Nothing is left open."""
 
 
+def new_bar(console: Console) -> Progress:
+    """Return the bar of every command; its tasks want a field `detail`."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+
+
 class Bar:
     """A progress bar at the foot of a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[detail]}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
+        self._progress = new_bar(console)
         self._task = self._progress.add_task("listing", total=None, detail="")
         self._tally: Tally | None = None
         self._progress.start()

@@ -1,6 +1,6 @@
 """Ray around one run: started or joined, its errors heard, and the signals that end the run.
 
-Beside `pipeline.job` the only file of the data plane that imports ray.
+Beside it only the two jobs and `pipeline.train.stream` import ray.
 """
 
 import contextlib

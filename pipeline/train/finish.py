@@ -5,15 +5,19 @@ README.md  metrics.json          its card, and all that was measured
 pictures/                        curves.png, confusion.png, validation.png
 training.json                    what the run was told
 validation.parquet               the images that it was measured with
+validation/                      those of them that lay within tables
 """
 
 import dataclasses
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from models import checkpoint
@@ -28,8 +32,8 @@ from pipeline.train.evaluate import ValidationSet, evaluate, read_images, read_v
 from pipeline.train.grid import Example, grid
 from pipeline.train.metrics import Metrics
 from pipeline.train.pictures import confusion, curves
-from pipeline.train.state import States
-from pipeline.train.worker import Assignment, Best
+from pipeline.train.state import Best, States
+from pipeline.train.worker import Assignment
 
 WRITTEN = (
     "README.md",
@@ -37,6 +41,7 @@ WRITTEN = (
     "model.safetensors",
     "pictures",
     "training.json",
+    "validation",
     "validation.parquet",
 )
 
@@ -122,7 +127,7 @@ def finish(told: Assignment, out: str, command: Sequence[str]) -> Finished:
 
     for name, png in pictures.items():
         put(f"pictures/{name}.png", png)
-    put("validation.parquet", storage.read(told.validation, config.storage))
+    put("validation.parquet", _validation_set(told, out))
     put("training.json", json.dumps(training, indent=2).encode())
     put("metrics.json", json.dumps(everything, indent=2).encode())
     put("README.md", model_card(facts).encode())
@@ -130,6 +135,23 @@ def finish(told: Assignment, out: str, command: Sequence[str]) -> Finished:
     put("config.json", config_json)
     storage.delete_under(told.folder, config.storage)
     return Finished(uri=out, metrics=metrics, new=True)
+
+
+def _validation_set(told: Assignment, out: str) -> bytes:
+    """Return validation.parquet with the pictures that were copied out of tables moved to `<out>/validation`:
+    the run's own folder is about to go, and the promotion gate will want them."""
+    config = told.config.storage
+    table = pq.read_table(io.BytesIO(storage.read(told.validation, config)))
+    for column in ("image_uri", "mask_uri"):
+        uris = table[column].to_pylist()
+        moved = [uri and uri.replace(f"{told.copies}/", f"{out}/validation/", 1) for uri in uris]
+        for here, there in {pair for pair in zip(uris, moved, strict=True) if pair[0] != pair[1]}:
+            storage.write(there, storage.read(here, config), config)
+        place = table.schema.get_field_index(column)
+        table = table.set_column(place, table.schema.field(place), pa.array(moved, pa.string()))
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def _examples(told: Assignment, best: Checkpoint, whole: ValidationSet, measured: Mapping[str, Any]) -> bytes:

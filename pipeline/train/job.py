@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline import storage
-from pipeline.errors import ConfigError, InterruptedRun, MasklakeError
+from pipeline.errors import ConfigError, InterruptedRun, MasklakeError, StorageError
 from pipeline.predict import check_tile_side, choose_device
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.session import SPARE_CPUS, Signals, last_line, ray_session
@@ -22,6 +22,7 @@ from pipeline.train.config import ELSEWHERE, FinetuneConfig, WorkersConfig
 from pipeline.train.finish import Finished, finish, finished
 from pipeline.train.prepare import look_for, prepare
 from pipeline.train.progress import TrainReporter
+from pipeline.train.state import States
 from pipeline.train.worker import Assignment
 
 POLL_SECONDS: Final = 0.25
@@ -55,33 +56,51 @@ def finetune(config: FinetuneConfig, reporter: TrainReporter, command: Sequence[
         choose_device(workers.device)  # refuses what is not here, before anything starts
     found = look_for(config, folder, start)
     with Signals() as signals, ray_session(workers.ray_address, signals):
-        told = prepare(config, folder, found, files, reporter.say, reporter.listed)
+
+        def inspected(images: int) -> None:
+            reporter.listed(images)
+            if signals.received:
+                raise InterruptedRun(signals.received, "stopped before the first step; nothing was trained")
+
+        told = prepare(config, folder, found, files, reporter.say, inspected)
         _train(told, signals, reporter)
     return finish(told, out, command)
 
 
 def _claim(folder: str, config: FinetuneConfig) -> None:
-    """Write down what this folder is for. Raises ConfigError if it is for another run."""
+    """Write down what this folder is for. Raises ConfigError if another run has trained in it.
+
+    One that never came to a saved step, for instance for a wrong option, has to make way.
+    """
     uri = f"{folder}/run.json"
     now = json.loads(config.model_dump_json(exclude=ELSEWHERE))
     try:
         before = json.loads(storage.read(uri, config.storage))
     except FileNotFoundError:
-        storage.write(uri, json.dumps(now, indent=2).encode(), config.storage)
-        return
+        before = None
     except ValueError as error:
         raise ConfigError(f"{uri} is no JSON: use another --out, or remove it") from error
-    if before != now:
-        names = [
-            f"{section}.{name} was {json.dumps(before.get(section, {}).get(name))}, now {json.dumps(value)}"
-            for section, values in now.items()
-            for name, value in values.items()
-            if before.get(section, {}).get(name) != value
-        ]
-        raise ConfigError(
-            f"{config.out} has an unfinished run of another kind ({'; '.join(names[:3]) or 'older fields'}): "
-            "repeat it as it was, or use another --out"
-        )
+    if before == now:
+        return
+    if before is not None:
+        if States(folder, config.storage).any():
+            raise ConfigError(
+                f"{config.out} has an unfinished run of another kind ({_differences(before, now)}): "
+                "repeat it as it was, or use another --out"
+            )
+        storage.delete_under(folder, config.storage)
+    storage.write(uri, json.dumps(now, indent=2).encode(), config.storage)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the first options that are not as they were."""
+    names = [
+        f"{section}.{name} was {json.dumps(before.get(section, {}).get(name))}, now {json.dumps(value)}"
+        for section, values in now.items()
+        for name, value in values.items()
+        if before.get(section, {}).get(name) != value
+    ]
+    return "; ".join(names[:3]) or "older fields"
 
 
 # ---------------------------------------------------------------- training
@@ -210,8 +229,11 @@ def _work(given: Mapping[str, Any]) -> None:
     line = _Line(given["hub"])
     try:
         work(told, place, line)
+    except StorageError as error:  # it may pass: Ray starts the workers anew, max_failures times
+        line.tell({"event": "note", "text": f"a worker stopped: {last_line(error)}"})
+        raise
     except MasklakeError as error:
-        line.tell({"event": "failed", "text": str(error)})
+        line.tell({"event": "failed", "text": last_line(error)})
         raise
 
 

@@ -357,7 +357,6 @@ class Trainer:
             self._states.save(
                 self.progress.step,
                 {
-                    "config": self.task.config.id,
                     "model": self.model.state_dict(),
                     "average": self.average.state_dict(),
                     "optimiser": self._optimiser.state_dict(),

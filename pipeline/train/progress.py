@@ -9,16 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
-from pipeline.progress import LINE_SECONDS, duration
+from pipeline.progress import LINE_SECONDS, duration, new_bar
 
 
 class TrainReporter(Protocol):
@@ -79,16 +71,7 @@ class Bar:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[detail]}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
+        self._progress = new_bar(console)
         self._task = self._progress.add_task("prepare", total=None, detail="")
         self._progress.start()
 

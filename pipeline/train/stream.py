@@ -62,10 +62,12 @@ def inspect_all(
         num_cpus=TASK_CPUS,
     )
     parts: list[pa.Table] = []
+    done = 0
     part: Any  # of pyarrow, as asked for
     for part in stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         parts.append(part)
-        progress(sum(part.num_rows for part in parts))
+        done += part.num_rows
+        progress(done)
     return pa.concat_tables(parts)
 
 

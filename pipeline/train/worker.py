@@ -4,8 +4,6 @@ Knows no Ray Train: `pipeline.train.job` says which worker of how many it is, an
 """
 
 import dataclasses
-import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +13,7 @@ import torch.distributed as dist
 
 from models.checkpoint import Checkpoint, ClassInfo
 from models.preprocess import Normalisation
-from pipeline import storage
-from pipeline.config import PredictConfig, StorageConfig
+from pipeline.config import PredictConfig
 from pipeline.predict import Segmenter
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.train.config import FinetuneConfig
@@ -24,10 +21,9 @@ from pipeline.train.evaluate import evaluate, read_images, read_validation
 from pipeline.train.loop import Listener, Place, Task, Trainer
 from pipeline.train.metrics import ImageCounts, summarise, worst_and_median
 from pipeline.train.network import build
-from pipeline.train.state import States
+from pipeline.train.state import Best, States
 from pipeline.train.stream import CropSource, micro_batches
 
-BEST = re.compile(r"best-(\d{6})\.config\.json")
 EXAMPLES = 6  # worst and median images each, for the picture
 
 
@@ -43,6 +39,11 @@ class Assignment:
     class_weights: tuple[float, ...] | None
     epoch_steps: int
     train_images: int
+
+    @property
+    def copies(self) -> str:
+        """URI of the folder with the pictures that lay within tables."""
+        return f"{self.folder}/images"
 
     @property
     def manifest(self) -> str:
@@ -74,9 +75,7 @@ def work(told: Assignment, place: Place, listener: Listener) -> None:
         config=config, manifest_uri=told.manifest, classes=names, channels=network.config.in_channels
     )
     if place.rank == 0:
-        listener.tell(
-            {"event": "begin", "step": trainer.progress.step, "of": trainer.steps, "workers": place.world}
-        )
+        listener.tell({"event": "begin", "step": trainer.progress.step, "of": trainer.steps})
 
     def feed(first_step: int) -> Iterator[Any]:
         return micro_batches(source, first_step, trainer.steps, place.rank, place.world)
@@ -85,9 +84,8 @@ def work(told: Assignment, place: Place, listener: Listener) -> None:
         return _validate(told, place, checkpoint)
 
     def keep_best(config_json: bytes, weights: bytes, metrics: dict[str, Any]) -> None:
-        Best(told.folder, config.storage).keep(
-            len(trainer.progress.epochs) + 1, config_json, weights, metrics
-        )
+        epoch = len(trainer.progress.epochs) + 1
+        Best(told.folder, config.storage).keep(epoch, config_json, weights, metrics)
 
     trainer.run(feed, validate, keep_best, listener)
 
@@ -122,40 +120,3 @@ def _validate(told: Assignment, place: Place, checkpoint: Checkpoint) -> dict[st
         "worst": [order[index] for index in worst],
         "median": [order[index] for index in median],
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The best checkpoints of a run so far: `best-<epoch>.{config.json,model.safetensors,metrics.json}`."""
-
-    folder: str
-    config: StorageConfig
-
-    def keep(self, epoch: int, config_json: bytes, weights: bytes, metrics: dict[str, Any]) -> None:
-        """Write one, and remove all but this and the one before. It is there once its config.json is."""
-        for name, data in (
-            ("model.safetensors", weights),
-            ("metrics.json", json.dumps(metrics).encode()),
-            ("config.json", config_json),
-        ):
-            storage.write(self._uri(epoch, name), data, self.config)
-        for old in self._epochs()[:-2]:
-            for name in ("config.json", "metrics.json", "model.safetensors"):
-                storage.delete(self._uri(old, name), self.config)
-
-    def newest(self) -> tuple[bytes, bytes, dict[str, Any]]:
-        """Return config.json, weights and metrics of the newest. Raises FileNotFoundError without any."""
-        if not (epochs := self._epochs()):
-            raise FileNotFoundError(f"{self.folder}: no validation was made")
-        config_json, weights, metrics = (
-            storage.read(self._uri(epochs[-1], name), self.config)
-            for name in ("config.json", "model.safetensors", "metrics.json")
-        )
-        return config_json, weights, json.loads(metrics)
-
-    def _uri(self, epoch: int, name: str) -> str:
-        return f"{self.folder}/best-{epoch:06}.{name}"
-
-    def _epochs(self) -> list[int]:
-        names = storage.names_under(self.folder, self.config)
-        return sorted(int(found[1]) for name in names if (found := BEST.fullmatch(name)))

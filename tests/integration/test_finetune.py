@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pipeline.config import StorageConfig
 from pipeline.demo.nuclei import generate
+from pipeline.registry.checkpoints import fetch_checkpoint
+from pipeline.train.evaluate import evaluate_stored
 from tests.integration.commands import MASKLAKE, Result, Running, clean_environment, run, wait_until
 from tests.integration.conftest import Finished
 from tests.integration.stores import Store, rows_of
@@ -66,13 +69,13 @@ def states(out: Path) -> list[int]:
     return sorted(int(file.stem.removeprefix("state-")) for file in (out / "_training").glob("state-*.pt"))
 
 
-def check_finished(out: Path, epochs: int) -> dict[str, Any]:
+def check_finished(out: Path, epochs: int, *more: str) -> dict[str, Any]:
     """Return metrics.json of a run that is whole: each epoch once, every file there, nothing left over."""
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
     assert [row["epoch"] for row in metrics["epochs"]] == list(range(1, epochs + 1))
     assert {file.name for file in out.iterdir()} == {
         *("README.md", "config.json", "metrics.json", "model.safetensors", "pictures"),
-        *("training.json", "validation.parquet"),
+        *("training.json", "validation.parquet", *more),
     }
     for name in ("curves", "confusion", "validation"):
         with Image.open(out / "pictures" / f"{name}.png") as picture:
@@ -177,15 +180,19 @@ def test_a_killed_driver_is_repeated_with_other_workers(labelled: Path, tmp_path
 
 
 def test_masks_of_a_table_as_pseudo_labels(finished: Finished, checkpoint: Path, tmp_path: Path) -> None:
-    """A table that `segment` wrote trains its own checkpoint further: the classes are the checkpoint's."""
+    """A table that `segment` wrote trains its own checkpoint further: the classes are the checkpoint's. The
+    validation set can be measured on afterwards, though its masks lay in the table."""
     out = tmp_path / "out"
     result = run(
         *("finetune", finished.table, "--model", checkpoint, "--out", out, "--validation", "0.4"),
         *("--crop", "32", "--batch", "4", "--micro-batch", "2", "--epochs", "1"),
     )
     assert result.code == 0, result
-    metrics = check_finished(out, 1)
+    metrics = check_finished(out, 1, "validation")
     assert list(metrics["validation"]["classes"]) == ["background", "cell", "edge"]
+    here = StorageConfig()
+    measured = evaluate_stored(fetch_checkpoint(str(out), here), f"file://{out}/validation.parquet", here)
+    assert measured["dice"] == pytest.approx(metrics["validation"]["dice"], abs=1e-3)
 
 
 def check_error(result: Result, *words: str) -> None:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from pipeline.config import StorageConfig
-from pipeline.train.state import States
+from pipeline.train.state import Best, States
 
 
 def states(folder: Path) -> States:
@@ -40,3 +41,16 @@ def test_a_broken_state_is_passed_over(tmp_path: Path) -> None:
     found = here.newest()
     assert found is not None
     assert found["step"] == 1
+
+
+def test_the_newest_best_checkpoint_comes_back(tmp_path: Path) -> None:
+    """Two are kept, one that was cut short before its config.json does not count, and none is an error."""
+    best = Best(f"file://{tmp_path}", StorageConfig())
+    with pytest.raises(FileNotFoundError, match="no validation was made"):
+        best.newest()
+    for epoch in (2, 9, 10):
+        best.keep(epoch, b"config %d" % epoch, b"weights", {"dice": epoch / 10})
+    (tmp_path / "best-000011.model.safetensors").write_bytes(b"cut")
+    assert best.newest() == (b"config 10", b"weights", {"dice": 1.0})
+    assert not list(tmp_path.glob("best-000002.*"))
+    assert len(list(tmp_path.glob("best-000009.*"))) == 3
