@@ -14,6 +14,7 @@ import typer
 
 from pipeline.cli_errors import one_line, shown
 from pipeline.cli_models import models
+from pipeline.cli_options import AsJson, Config, Debug, Endpoint, RegistryOption
 from pipeline.cli_train import finetune
 from pipeline.errors import ConfigError
 
@@ -43,7 +44,6 @@ Source = Annotated[
     ),
 ]
 TableUri = Annotated[str, typer.Argument(metavar="TABLE", help="folder or bucket URI of the table")]
-Config = Annotated[Path | None, typer.Option("--config", help="TOML file; options on the command line win")]
 TableOption = Annotated[str | None, typer.Option("--table", help="table to append to: folder or bucket URI")]
 Model = Annotated[
     str | None,
@@ -51,16 +51,12 @@ Model = Annotated[
         "--model", help="checkpoint folder or URI, shipped name, or NAME@ALIAS of a registry [nuclei]"
     ),
 ]
-RegistryOption = Annotated[
-    str | None, typer.Option("--registry", help="where NAME@ALIAS is looked up [MASKLAKE_REGISTRY]")
-]
 Include = Annotated[
     list[str] | None, typer.Option("--include", help="glob that names must match (repeatable)")
 ]
 Exclude = Annotated[
     list[str] | None, typer.Option("--exclude", help="glob that names must not match (repeatable)")
 ]
-Endpoint = Annotated[str | None, typer.Option("--endpoint-url", help="S3-compatible endpoint")]
 Anonymous = Annotated[
     bool | None, typer.Option("--anonymous", help="read public buckets without credentials")
 ]
@@ -75,8 +71,6 @@ RetryFailed = Annotated[bool | None, typer.Option("--retry-failed", help="try pe
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda [auto]")]
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, bfloat16 or float32 [auto]")]
 TileBatch = Annotated[int | None, typer.Option("--tile-batch", help="tiles in one forward pass [16]")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 
 def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli_errors import one_line, shown
+from pipeline.cli_options import AsJson, Debug, Endpoint, RegistryOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,15 +29,8 @@ models = typer.Typer(
 """,
 )
 
-RegistryOption = Annotated[
-    str | None,
-    typer.Option("--registry", envvar="MASKLAKE_REGISTRY", help="folder or bucket URI of the registry"),
-]
 Reference = Annotated[str, typer.Argument(metavar="NAME@X", help="X is a version or an alias")]
 AliasName = Annotated[str, typer.Option("--alias", help="the alias to move")]
-Endpoint = Annotated[str | None, typer.Option("--endpoint-url", help="S3-compatible endpoint")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 
 @models.command("list")

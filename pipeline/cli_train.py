@@ -4,12 +4,12 @@
 
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pipeline.cli_errors import one_line
+from pipeline.cli_options import Config, Debug, Endpoint, RegistryOption
 
 NEEDED = ("kornia", "matplotlib", "pandas", "pycocotools")  # beside what every command needs
 DATA, NETWORK, TRAINING, PLACE = "Data", "Network", "Training", "Where it runs"
@@ -35,12 +35,8 @@ def finetune(
     register: Annotated[
         str | None, typer.Option("--register", help="add it to the registry by this name when it is finished")
     ] = None,
-    registry: Annotated[
-        str | None, typer.Option("--registry", envvar="MASKLAKE_REGISTRY", help="folder or URI of a registry")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file; options on the command line win")
-    ] = None,
+    registry: RegistryOption = None,
+    config: Config = None,
     # ---- data
     images: Annotated[
         str | None, _option("--images", panel=DATA, help="where a prefix has images [images/{name}.png]")
@@ -154,10 +150,8 @@ def finetune(
     overlap: Annotated[
         int | None, _option("--overlap", panel=PLACE, help="pixels that its tiles share [32]")
     ] = None,
-    endpoint_url: Annotated[
-        str | None, _option("--endpoint-url", panel=PLACE, help="S3-compatible endpoint")
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+    endpoint_url: Endpoint = None,
+    debug: Debug = False,
 ) -> None:
     """Train a checkpoint on labelled images, on as many workers as there are.
 

@@ -37,7 +37,7 @@ LAYERS = (
     ("train.worker",),
     ("train.prepare", "train.finish"),
     ("train.job",),
-    ("cli_errors",),
+    ("cli_errors", "cli_options"),
     ("cli_models", "cli_train"),
     ("cli",),
 )
@@ -62,7 +62,13 @@ ONLY_IN = {
     "torch": ("models", "pipeline.predict", "pipeline.train"),
     "safetensors": ("models.checkpoint",),
     "pydantic": ("pipeline.config", "pipeline.train.config"),
-    "typer": ("pipeline.cli", "pipeline.cli_errors", "pipeline.cli_models", "pipeline.cli_train"),
+    "typer": (
+        "pipeline.cli",
+        "pipeline.cli_errors",
+        "pipeline.cli_models",
+        "pipeline.cli_options",
+        "pipeline.cli_train",
+    ),
     "kornia": ("pipeline.train.augment", "pipeline.train.losses"),
     "matplotlib": ("pipeline.train.pictures",),
     "pycocotools": ("pipeline.train.labels",),

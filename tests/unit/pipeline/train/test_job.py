@@ -35,6 +35,6 @@ def test_a_run_that_trained_is_not_taken_over(tmp_path: Path) -> None:
     states = States(folder, StorageConfig())
     states.save(7, {"step": 7})
     _claim(folder, config(workers={"most": 2}))
-    with pytest.raises(ConfigError, match="optim.seed was 0, now 3"):
+    with pytest.raises(ConfigError, match=r"optim\.seed was 0, now 3"):
         _claim(folder, config(optim={"seed": 3}))
     assert states.newest() == {"step": 7}
