@@ -7,7 +7,7 @@ Torch only: no file is opened here, and nothing of `pipeline` is imported. Readi
 from models.attention import AttentionStatistics, SelfAttention2d, SkipGate
 from models.attention_unet import AttentionUNet, AttentionUNetConfig
 from models.checkpoint import Checkpoint, CheckpointError, ClassInfo
-from models.preprocess import Normalisation, normalise
+from models.preprocess import Normalisation, normalise, stretch
 
 __all__ = [
     "AttentionStatistics",
@@ -20,4 +20,5 @@ __all__ = [
     "SelfAttention2d",
     "SkipGate",
     "normalise",
+    "stretch",
 ]

@@ -7,6 +7,7 @@ and dtype before a model is allocated, and raises nothing but CheckpointError: o
     digest          SHA-256 of both blobs, as `cat config.json model.safetensors | sha256sum` prints it
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -91,7 +92,7 @@ def dump(
         "format_version": FORMAT_VERSION,
         "network": model.config.to_dict(),
         "classes": [{"name": info.name, "colour": list(info.colour)} for info in classes],
-        "normalisation": {"mean": list(normalisation.mean), "std": list(normalisation.std)},
+        "normalisation": _normalisation_fields(normalisation),
         "metrics": {name: metrics[name] for name in sorted(metrics)},
     }
     try:
@@ -168,9 +169,16 @@ def _parse_classes(entries: object, expected: int) -> tuple[ClassInfo, ...]:
     return classes
 
 
+def _normalisation_fields(normalisation: Normalisation) -> dict[str, object]:
+    """Return what config.json says; `stretch` only where there is one."""
+    fields = dataclasses.asdict(normalisation)
+    return {name: list(value) for name, value in fields.items() if value is not None}
+
+
 def _parse_normalisation(entry: object, channels: int) -> Normalisation:
-    fields = _check_keys("normalisation", entry, {"mean", "std"})
-    normalisation = Normalisation(mean=_as_tuple(fields["mean"]), std=_as_tuple(fields["std"]))
+    known = {"mean", "std", *({"stretch"} & set(entry if isinstance(entry, dict) else ()))}
+    fields = _check_keys("normalisation", entry, known)
+    normalisation = Normalisation(**{name: _as_tuple(value) for name, value in fields.items()})
     if normalisation.channels != channels:
         raise CheckpointError(
             f"network has {channels} input channels, but normalisation {normalisation.channels}"

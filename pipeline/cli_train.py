@@ -81,6 +81,14 @@ def finetune(
     widths: Annotated[
         str | None, _option("--widths", panel=NETWORK, help="of a new network [16,32,64,128,256]")
     ] = None,
+    stretch: Annotated[
+        str | None,
+        _option(
+            "--stretch",
+            panel=NETWORK,
+            help="percentiles of each image that a new network sees as black, white",
+        ),
+    ] = None,
     attention: Annotated[
         bool | None,
         _option("--attention/--no-attention", panel=NETWORK, help="self-attention at 256 channels [on]"),
@@ -191,6 +199,7 @@ def finetune(
         "network.start": "none" if from_scratch else model,
         "network.widths": _numbers("--widths", widths, int),
         "network.channels": channels,
+        "network.stretch": _numbers("--stretch", stretch, float),
         "network.attention": attention,
         "network.skip_gates": skip_gates,
         "network.freeze_encoder": freeze_encoder,

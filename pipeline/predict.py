@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.preprocess import normalise
+from models.preprocess import normalise, stretch
 from pipeline.errors import ConfigError, PredictError
 from pipeline.tiling import TileGrid, add_tiles, coverage, tile, window
 
@@ -123,7 +123,11 @@ class Segmenter:
         waiting = iter(
             (canvas, corner, tile_SSC)
             for image, canvas in zip(images, canvases, strict=True)
-            for corner, tile_SSC in zip(canvas.grid.corners, tile(image, canvas.grid), strict=True)
+            for corner, tile_SSC in zip(
+                canvas.grid.corners,
+                tile(stretch(image, self._normalisation.stretch), canvas.grid),
+                strict=True,
+            )
         )
         finished = 0
         with torch.inference_mode():

@@ -103,6 +103,9 @@ class NetworkConfig(Section):
     attention: bool = Field(True, description="self-attention at the level with 256 channels")
     skip_gates: bool = Field(False, description="Oktay's gates on the skip connections of a new network")
     channels: Literal[1, 3, 4] | None = Field(None, description="of the images: grey, RGB, RGBA")
+    stretch: tuple[float, float] | None = Field(
+        None, description="percentiles of each image that a new network sees as black and white"
+    )
     freeze_encoder: int = Field(0, ge=0, description="epochs at the start that leave the encoder alone")
     deep_supervision: bool = Field(False, description="also train the scores of the coarser decoder levels")
 
@@ -110,6 +113,13 @@ class NetworkConfig(Section):
     @classmethod
     def _none_is_none(cls, start: str | None) -> str | None:
         return None if start == "none" else start
+
+    @field_validator("stretch")
+    @classmethod
+    def _in_order(cls, stretch: tuple[float, float] | None) -> tuple[float, float] | None:
+        if stretch and not 0 <= stretch[0] < stretch[1] <= 100:
+            raise ValueError(f"stretch must be two percentiles from 0 to 100, the lower first, got {stretch}")
+        return stretch
 
 
 class OptimConfig(Section):

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from models.preprocess import stretch
 from pipeline import storage
 from pipeline.config import DecodeConfig, StorageConfig
 from pipeline.decode import decode
@@ -90,21 +91,27 @@ def inspect(
     classes: Sequence[str],
     decode_config: DecodeConfig,
     storage_config: StorageConfig,
+    percentiles: tuple[float, float] | None = None,
 ) -> pa.Table:
-    """Return the rows, of FOUND, as rows of MANIFEST: what each image holds, or why it cannot be used."""
+    """Return the rows, of FOUND, as rows of MANIFEST: what each image holds, or why it cannot be used.
+
+    `percentiles` are those of Normalisation.stretch: the network's channels are measured, not the files'.
+    """
     found = rows.select(FOUND.names).cast(FOUND)
     facts: list[dict[str, object]] = []
     for batch in found.to_batches(max_chunksize=IMAGES_AT_A_TIME):
         images = read_labelled(batch.to_pylist(), channels, labels, classes, decode_config, storage_config)
-        facts += [_facts(image, len(classes)) for image in images]
+        facts += [_facts(image, len(classes), percentiles) for image in images]
     measured = pa.Table.from_pylist(facts, pa.schema([f for f in MANIFEST if f.name not in FOUND.names]))
     return pa.Table.from_arrays([*found.columns, *measured.columns], schema=MANIFEST)
 
 
-def _facts(image: LabelledImage | ImageError, classes: int) -> dict[str, object]:
+def _facts(
+    image: LabelledImage | ImageError, classes: int, percentiles: tuple[float, float] | None
+) -> dict[str, object]:
     if isinstance(image, ImageError):
         return {"problem": " ".join(str(image).split())}
-    image_HWC, labels_HW = image.image_HWC, image.labels_HW
+    image_HWC, labels_HW = stretch(image.image_HWC, percentiles), image.labels_HW
     counts = np.bincount(labels_HW.ravel(), minlength=256)
     squares = np.einsum("hwc,hwc->c", image_HWC, image_HWC, dtype=np.float64, casting="safe")
     return {

@@ -48,6 +48,7 @@ class Findings:
     rows: pa.Table | None  # of FOUND, to be inspected
     classes: tuple[str, ...]
     left_out: Mapping[str, int]
+    stretch: tuple[float, float] | None  # as in Normalisation
 
 
 def look_for(config: FinetuneConfig, folder: str, start: Checkpoint | None) -> Findings:
@@ -55,15 +56,18 @@ def look_for(config: FinetuneConfig, folder: str, start: Checkpoint | None) -> F
 
     Raises ConfigError if images or masks are missing, or nothing names the classes.
     """
+    percentiles = _stretch(config, start)
     try:
         manifest = pq.read_table(io.BytesIO(storage.read(f"{folder}/manifest.parquet", config.storage)))
     except FileNotFoundError:
         found = find(config.data, config.storage, f"{folder}/images")
         names = class_names(config, found.classes, start)
         check_rule(config.labels, names)
-        return Findings(manifest=None, rows=found.rows, classes=names, left_out=found.left_out)
+        return Findings(
+            manifest=None, rows=found.rows, classes=names, left_out=found.left_out, stretch=percentiles
+        )
     names = tuple(json.loads(manifest.schema.metadata[METADATA])["classes"])
-    return Findings(manifest=manifest, rows=None, classes=names, left_out={})
+    return Findings(manifest=manifest, rows=None, classes=names, left_out={}, stretch=percentiles)
 
 
 def prepare(
@@ -90,7 +94,7 @@ def prepare(
         folder=folder,
         start=start.uri if start else None,
         classes=class_infos(config, names, known),
-        normalisation=_normalisation(manifest, known, channels),
+        normalisation=_normalisation(manifest, known, channels, found.stretch),
         class_weights=class_weights(config, names, manifest),
         epoch_steps=sampler_of(config, areas).steps,
         train_images=len(areas),
@@ -121,6 +125,7 @@ def _inspect(
         classes=found.classes,
         decode_config=config.decode,
         storage_config=config.storage,
+        percentiles=found.stretch,
     )
     manifest = inspect_all(rows, look, progress)
     check(manifest, found.classes)
@@ -131,12 +136,25 @@ def _inspect(
     return manifest
 
 
-def _normalisation(manifest: pa.Table, start: Checkpoint | None, channels: int) -> Normalisation:
+def _stretch(config: FinetuneConfig, start: Checkpoint | None) -> tuple[float, float] | None:
+    """Return the checkpoint's, or that of a new network. Raises ConfigError."""
+    told = config.network.stretch
+    if start is None:
+        return told
+    known = start.normalisation.stretch
+    if told not in {None, known}:
+        raise ConfigError(f"stretch is of a new network; this run starts from a checkpoint with {known}")
+    return known
+
+
+def _normalisation(
+    manifest: pa.Table, start: Checkpoint | None, channels: int, percentiles: tuple[float, float] | None
+) -> Normalisation:
     """Return the checkpoint's, which its weights are used to, or that of the images."""
     if start and start.config.in_channels == channels:
         return start.normalisation
     mean, std = normalisation(manifest)
-    return Normalisation(mean=mean, std=std)
+    return Normalisation(mean=mean, std=std, stretch=percentiles)
 
 
 def class_names(

@@ -6,6 +6,7 @@ shuffled in memory, no worker waits for another's data, and a restart goes on at
 Shape suffixes: B crops; H, W height and width in pixels; C channels; S side of a crop.
 """
 
+import dataclasses
 import functools
 import io
 from collections import deque
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from models.preprocess import stretch
 from pipeline import storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ImageError, StorageError
@@ -40,6 +42,7 @@ class CropSource:
     manifest_uri: str
     classes: tuple[str, ...]
     channels: int
+    stretch: tuple[float, float] | None  # as in Normalisation
 
 
 def inspect_all(
@@ -123,7 +126,7 @@ def _make(numbers: Sequence[int], source: CropSource) -> list[tuple[NDArray[np.u
     for index, image in zip(wanted, read, strict=True):
         if isinstance(image, ImageError):
             raise StorageError(f"{rows[index]['image_uri']}: {image}")
-        images[index] = image
+        images[index] = dataclasses.replace(image, image_HWC=stretch(image.image_HWC, source.stretch))
     made = []
     for crops in batches:
         cuts = [

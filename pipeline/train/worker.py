@@ -72,7 +72,11 @@ def work(told: Assignment, place: Place, listener: Listener) -> None:
     )
     trainer = Trainer(task, place, States(told.folder, config.storage))
     source = CropSource(
-        config=config, manifest_uri=told.manifest, classes=names, channels=network.config.in_channels
+        config=config,
+        manifest_uri=told.manifest,
+        classes=names,
+        channels=network.config.in_channels,
+        stretch=told.normalisation.stretch,
     )
     if place.rank == 0:
         listener.tell({"event": "begin", "step": trainer.progress.step, "of": trainer.steps})

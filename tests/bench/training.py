@@ -62,7 +62,9 @@ def _input(folder: Path, say: Say) -> Figure:
     rates: dict[str, list[float]] = {"memory": [], "real": []}
     with Signals() as signals, ray_session(None, signals):
         told = prepare(config, run, found, None, lambda _: None, lambda _: None)
-        source = CropSource(config=config, manifest_uri=told.manifest, classes=CLASSES, channels=3)
+        source = CropSource(
+            config=config, manifest_uri=told.manifest, classes=CLASSES, channels=3, stretch=None
+        )
         real = micro_batches(source, 0, 10_000, rank=0, world=1)
         task = Task(
             config=config,

@@ -1,5 +1,6 @@
 """Checkpoints: the round trip, and one clear line for every way in which the bytes can be wrong."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -44,6 +45,13 @@ def changed_weights(weights: bytes, change: Callable[[dict[str, Tensor]], object
     tensors = safetensors.torch.load(weights)
     change(tensors)
     return safetensors.torch.save(tensors)
+
+
+def test_a_stretch_is_kept(blobs: tuple[bytes, bytes]) -> None:
+    """The percentiles come back; a checkpoint without any does not speak of them."""
+    stretched = dataclasses.replace(NORMALISATION, stretch=(1.0, 99.8))
+    assert load(*dump(tiny_model(), CLASSES, stretched, METRICS)).normalisation == stretched
+    assert b"stretch" not in blobs[0]
 
 
 @pytest.mark.parametrize(
@@ -163,6 +171,8 @@ def test_config_that_is_none(blobs: tuple[bytes, bytes], config_json: bytes, mes
         ("classes/0/id", 7, "class has unknown 'id'"),
         ("normalisation/mean", [0.5], "one std for each mean"),
         ("normalisation/std", [0, 1, 1], "normalisation std"),
+        ("normalisation/stretch", [99, 1], "normalisation stretch"),
+        ("normalisation/gamma", 1, "normalisation has unknown 'gamma'"),
         ("normalisation/std", [10**400, 1, 1], "normalisation std"),
         ("metrics", [], "metrics must be an object"),
         ("metrics/dice", "good", "metric 'dice' must be a finite number"),

@@ -1,5 +1,6 @@
 """Prediction: what comes out is what the plain network says, tiled or not, batched or alone, well or not."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.attention_unet import AttentionUNet, AttentionUNetConfig
 from models.checkpoint import Checkpoint
-from models.preprocess import Normalisation, normalise
+from models.preprocess import Normalisation, normalise, stretch
 from pipeline import predict
 from pipeline.config import PredictConfig, TilingConfig
 from pipeline.errors import ConfigError, PredictError
@@ -245,6 +246,20 @@ def test_every_block_has_its_rows_and_the_first_its_map() -> None:
     ]
     assert result.attention_map_hw is not None
     assert result.attention_map_hw.shape == (35, 20)
+
+
+def test_a_stretch_is_of_the_whole_image() -> None:
+    """With percentiles in the checkpoint, a dim image gives what its stretched pixels give without: not tile
+    by tile, though this one is dark on the left."""
+    plain = network(widths=(8, 8), attention_levels=(1,))
+    normalisation = dataclasses.replace(plain.normalisation, stretch=(1.0, 99.0))
+    stretching = dataclasses.replace(plain, normalisation=normalisation)
+    dim = image(70, 150) // 6
+    dim[:, :75] //= 4
+    (result,) = good(segmenter(stretching)([dim]))
+    (expected,) = good(segmenter(plain)([stretch(dim, (1.0, 99.0))]))
+    (otherwise,) = good(segmenter(plain)([dim]))
+    assert result.confidence == expected.confidence != otherwise.confidence
 
 
 @pytest.mark.parametrize("channels", [1, 4])

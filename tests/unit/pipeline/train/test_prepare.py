@@ -10,7 +10,7 @@ from models.checkpoint import Checkpoint, ClassInfo
 from models.preprocess import Normalisation
 from pipeline.errors import ConfigError
 from pipeline.train.config import FinetuneConfig
-from pipeline.train.prepare import class_infos, class_names, class_weights
+from pipeline.train.prepare import class_infos, class_names, class_weights, look_for
 
 
 def config(**sections: Any) -> FinetuneConfig:
@@ -67,3 +67,9 @@ def test_balanced_weights_are_the_inverse_of_the_pixels() -> None:
     assert class_weights(config(optim={"class_weights": [1, 4]}), ("a", "b"), manifest) == (1, 4)
     with pytest.raises(ConfigError, match="2 classes need as many weights, got 3"):
         class_weights(config(optim={"class_weights": [1, 4, 2]}), ("a", "b"), manifest)
+
+
+def test_a_checkpoint_keeps_its_stretch(start: Checkpoint) -> None:
+    """Its weights are used to it: another one is refused before an image is looked for."""
+    with pytest.raises(ConfigError, match="stretch is of a new network; this run starts from a checkpoint"):
+        look_for(config(network={"stretch": [1, 99]}), "file:///nowhere", start)
