@@ -1,24 +1,5 @@
-"""The network: attention U-Net, its exact attention statistics, normalisation and checkpoints.
+"""The network: attention U-Net, its exact attention statistics, what it is fed, and checkpoints.
 
-Torch only: no file is opened here, and nothing of `pipeline` is imported. Reading order: `attention_unet`,
-`attention`, `preprocess`, `checkpoint`.
+No file is opened here, and nothing of `pipeline` is imported. Reading order: `attention_unet`, `attention`,
+`stretch`, `preprocess`, `checkpoint`. Nothing is imported up here: workers that only decode need no torch.
 """
-
-from models.attention import AttentionStatistics, SelfAttention2d, SkipGate
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import Checkpoint, CheckpointError, ClassInfo
-from models.preprocess import Normalisation, normalise, stretch
-
-__all__ = [
-    "AttentionStatistics",
-    "AttentionUNet",
-    "AttentionUNetConfig",
-    "Checkpoint",
-    "CheckpointError",
-    "ClassInfo",
-    "Normalisation",
-    "SelfAttention2d",
-    "SkipGate",
-    "normalise",
-    "stretch",
-]

@@ -1,30 +1,22 @@
-"""From 8-bit images to what the network sees: the functions that training and prediction share.
-
-`stretch` wants the whole image, `normalise` takes tiles and crops of it.
+"""From 8-bit images to what the network sees: the one function of training and prediction.
 
 Shape suffixes: B samples; H, W height and width in pixels; C channels.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, sqrt
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 MIN_STD, MAX_STD = 1e-3, 10.0  # beyond these a pixel step is noise or nothing to a network
-LEAST_RANGE = 16  # grey levels that a stretch sets out from: what spans fewer is noise, and stays dim
-SAMPLED_PIXELS = 1 << 20  # of a larger image every second, third, … row and column decides its range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normalisation:
     """Mean and standard deviation of each channel, in units where 0 is black and 1 is pixel value 255.
 
-    With `stretch`, those two percentiles of each image become 0 and 255 before. That is usual in microscopy
-    (Stringer et al. 2021, "Cellpose", Nature Methods 18, Methods), where exposure is up to who took it.
+    With `stretch`, those two percentiles of each whole image become 0 and 255 before: see `models.stretch`.
     """
 
     mean: tuple[float, ...]  # 0 to 1
@@ -62,23 +54,6 @@ def _is_stretch(value: object) -> bool:
     if any(isinstance(number, bool) or not isinstance(number, int | float) for number in value):
         return False
     return bool(0 <= value[0] < value[1] <= 100)
-
-
-def stretch(image_HWC: NDArray[np.uint8], percentiles: tuple[float, float] | None) -> NDArray[np.uint8]:
-    """Return the image with these percentiles of its pixels at 0 and 255, all channels by one rule.
-
-    Same shape, uint8; the image itself if `percentiles` is None. Colours keep their hue, an alpha channel
-    (the fourth of four) is left alone. An image of fewer than 16 grey levels is not enlarged to full range.
-    """
-    if percentiles is None or not image_HWC.size:
-        return image_HWC
-    colours = image_HWC[..., :3] if image_HWC.shape[2] == 4 else image_HWC
-    step = ceil(sqrt(colours[..., 0].size / SAMPLED_PIXELS))
-    up_to = np.cumsum(np.bincount(colours[::step, ::step].ravel(), minlength=256))
-    low, high = (int(np.searchsorted(up_to, up_to[-1] * share / 100)) for share in percentiles)
-    levels = (np.arange(256) - low) * (255 / max(high - low, LEAST_RANGE))
-    stretched = levels.clip(0, 255).round().astype(np.uint8)[colours]
-    return stretched if colours is image_HWC else np.concatenate([stretched, image_HWC[..., 3:]], axis=2)
 
 
 def normalise(

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.preprocess import normalise, stretch
+from models.preprocess import normalise
+from models.stretch import stretch
 from pipeline.errors import ConfigError, PredictError
 from pipeline.tiling import TileGrid, add_tiles, coverage, tile, window
 

@@ -5,14 +5,17 @@ any other as a folder that storage can read.
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import models.weights
-from models.checkpoint import Checkpoint, CheckpointError, load
 from pipeline import storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ModelError, StorageError
 from pipeline.registry.aliases import resolve
 from pipeline.registry.versions import Registry, Version
+
+if TYPE_CHECKING:
+    from models.checkpoint import Checkpoint
 
 SHIPPED = Path(models.weights.__file__).parent
 DECODED_CHANNELS = (1, 3, 4)  # what an image is decoded to: grey, RGB, RGBA
@@ -26,8 +29,10 @@ class CheckpointFiles:
     config_json: bytes
     weights: bytes
 
-    def load(self) -> Checkpoint:
+    def load(self) -> "Checkpoint":
         """Return the checkpoint with its model. Raises ModelError if it is not one, or takes other images."""
+        from models.checkpoint import CheckpointError, load  # torch: only where a network is made
+
         try:
             checkpoint = load(self.config_json, self.weights)
         except CheckpointError as error:

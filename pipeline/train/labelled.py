@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from models.preprocess import stretch
+from models.stretch import stretch
 from pipeline import storage
 from pipeline.config import DecodeConfig, StorageConfig
 from pipeline.decode import decode

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from models.preprocess import stretch
+from models.stretch import stretch
 from pipeline import storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ImageError, StorageError

@@ -214,13 +214,21 @@ def test_command_line_imports_nothing_heavy() -> None:
     assert not set(NOT_WITH_CLI) & {name.partition(".")[0] for name in loaded}
 
 
+@pytest.mark.parametrize("name", ["pipeline.blocks", "pipeline.train.stream"])
+def test_only_who_computes_imports_torch(name: str) -> None:
+    """What decodes, crops, encodes or writes does without: torch costs each process 2 s and 150 MB."""
+    assert "torch" not in run(f"import sys, {name}; print(*sys.modules)").split()
+
+
 PREDICT_ALONE = """
 import sys
 for name in {blocked}:
     sys.modules[name] = None  # importing it raises ImportError
 from types import SimpleNamespace
 import numpy as np
-from models import AttentionUNet, AttentionUNetConfig, Checkpoint, Normalisation
+from models.attention_unet import AttentionUNet, AttentionUNetConfig
+from models.checkpoint import Checkpoint
+from models.preprocess import Normalisation
 from pipeline.predict import Segmenter
 config = AttentionUNetConfig(widths=(8, 16), attention_levels=(1,))
 checkpoint = Checkpoint(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from models.attention_unet import AttentionUNet, AttentionUNetConfig
 from models.checkpoint import Checkpoint
-from models.preprocess import Normalisation, normalise, stretch
+from models.preprocess import Normalisation, normalise
+from models.stretch import stretch
 from pipeline import predict
 from pipeline.config import PredictConfig, TilingConfig
 from pipeline.errors import ConfigError, PredictError
