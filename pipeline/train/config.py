@@ -88,6 +88,11 @@ class CropsConfig(Section):
     """What the network sees in training."""
 
     side: int = Field(256, ge=32, le=4096, multiple_of=16, description="side of a crop in pixels")
+    per_image: Literal["size", "equal"] = Field(
+        "size",
+        description="crops of an image in an epoch; size: more of a larger one; equal: one of each, as the "
+        "metrics count images",
+    )
     augment: Literal["none", "microscopy", "natural", "aerial"] = Field(
         "microscopy", description="preset of flips, rotations, scale, light, blur, noise and colour"
     )
@@ -164,6 +169,7 @@ class WorkersConfig(Section):
     threads: int = Field(0, ge=0, description="CPU threads of one worker; 0: all cores divided by workers")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     save_minutes: float = Field(10.0, gt=0, description="a state is also saved within an epoch so often")
+    stall_seconds: float = Field(1800.0, gt=0, description="stop when the workers said nothing for so long")
     max_failures: int = Field(8, ge=-1, description="lost workers before the run gives up; -1: never")
 
     @model_validator(mode="after")

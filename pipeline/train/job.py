@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline import storage
-from pipeline.errors import ConfigError, InterruptedRun, MasklakeError, StorageError
+from pipeline.errors import ConfigError, InterruptedRun, MasklakeError, StalledError, StorageError
 from pipeline.predict import check_tile_side, choose_device
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.session import SPARE_CPUS, Signals, last_line, ray_session
@@ -124,7 +124,7 @@ def _train(told: Assignment, signals: Signals, reporter: TrainReporter) -> None:
 
     threading.Thread(target=fit, daemon=True, name="masklake-train").start()
     asked_at: float | None = None
-    saved = 0
+    saved, heard_at = 0, time.monotonic()
     while True:
         over, error = False, None
         with contextlib.suppress(queue.Empty):
@@ -132,6 +132,7 @@ def _train(told: Assignment, signals: Signals, reporter: TrainReporter) -> None:
             over = True
         for event in ray.get(hub.events.remote()):
             _hear(event, reporter)
+            heard_at = time.monotonic()
             if event["event"] in ("begin", "saved"):
                 saved = event["step"]
         if over and asked_at is None:
@@ -146,6 +147,20 @@ def _train(told: Assignment, signals: Signals, reporter: TrainReporter) -> None:
                 signals.received,
                 f"stopped and saved at step {saved:,}; the same command goes on from there",
             )
+        if time.monotonic() - heard_at > told.config.workers.stall_seconds:
+            raise StalledError(_stalled(told.config.workers, saved))
+
+
+def _stalled(workers: WorkersConfig, saved: int) -> str:
+    """Return what was waiting for what."""
+    import ray
+
+    free = ray.available_resources()  # type: ignore[no-untyped-call] # Ray's, untyped
+    return (
+        f"the workers said nothing for {workers.stall_seconds:g} s, after step {saved:,} was saved; "
+        f"{workers.least} of them must have a place, and Ray has {free.get('CPU', 0):.0f} CPUs and "
+        f"{free.get('GPU', 0):.0f} GPUs free: the same command goes on; workers.stall_seconds sets the limit"
+    )
 
 
 def _check_room(workers: WorkersConfig) -> bool:
@@ -171,6 +186,8 @@ def _hear(event: Mapping[str, Any], reporter: TrainReporter) -> None:
             reporter.say(f"going on from step {event['step']:,} of {event['of']:,}")
         case "step":
             reporter.stepped(event["step"], event["of"], event["rate"])
+        case "validated":
+            reporter.validated(event["images"], event["of"])
         case "epoch":
             reporter.epoch(event)
         case "note":

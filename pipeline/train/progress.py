@@ -25,6 +25,9 @@ class TrainReporter(Protocol):
     def stepped(self, step: int, of: int, rate: float) -> None:
         """So many steps are done, at so many a second."""
 
+    def validated(self, images: int, of: int) -> None:
+        """So many images of a worker's part were measured after an epoch."""
+
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch ended; `row` says what was measured."""
 
@@ -51,6 +54,10 @@ class Lines:
         """Print how far it is when it is time."""
         left = f", {duration((of - step) / rate)} left" if rate else ""
         self._now_and_then(f"step {step:,} of {of:,}, {rate:.2f} steps/s{left}")
+
+    def validated(self, images: int, of: int) -> None:
+        """Print how far it is when it is time."""
+        self._now_and_then(f"validation: image {images:,} of {of:,}")
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Print what was measured."""
@@ -88,6 +95,10 @@ class Bar:
         left = f", {duration((of - step) / rate)} left" if rate else ""
         detail = f"{rate:.2f} steps/s{left}"
         self._progress.update(self._task, description="train", total=of, completed=step, detail=detail)
+
+    def validated(self, images: int, of: int) -> None:
+        """Say how far it is; the bar stays that of the steps."""
+        self._progress.update(self._task, description="validate", detail=f"image {images:,} of {of:,}")
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Leave a line behind."""

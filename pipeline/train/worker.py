@@ -4,6 +4,7 @@ Knows no Ray Train: `pipeline.train.job` says which worker of how many it is, an
 """
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from pipeline.predict import Segmenter
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.train.config import FinetuneConfig
 from pipeline.train.evaluate import evaluate, read_images, read_validation
-from pipeline.train.loop import Listener, Place, Task, Trainer
+from pipeline.train.loop import EVENT_SECONDS, Listener, Place, Task, Trainer
 from pipeline.train.metrics import ImageCounts, summarise, worst_and_median
 from pipeline.train.network import build
 from pipeline.train.state import Best, States
@@ -85,7 +86,7 @@ def work(told: Assignment, place: Place, listener: Listener) -> None:
         return micro_batches(source, first_step, trainer.steps, place.rank, place.world)
 
     def validate(checkpoint: Checkpoint) -> dict[str, Any] | None:
-        return _validate(told, place, checkpoint)
+        return _validate(told, place, checkpoint, listener)
 
     def keep_best(config_json: bytes, weights: bytes, metrics: dict[str, Any]) -> None:
         epoch = len(trainer.progress.epochs) + 1
@@ -94,7 +95,9 @@ def work(told: Assignment, place: Place, listener: Listener) -> None:
     trainer.run(feed, validate, keep_best, listener)
 
 
-def _validate(told: Assignment, place: Place, checkpoint: Checkpoint) -> dict[str, Any] | None:
+def _validate(
+    told: Assignment, place: Place, checkpoint: Checkpoint, listener: Listener
+) -> dict[str, Any] | None:
     """Return the metrics of all validation images on worker 0; each worker predicts its part of them."""
     config = told.config
     whole = read_validation(told.validation, config.storage)
@@ -107,7 +110,13 @@ def _validate(told: Assignment, place: Place, checkpoint: Checkpoint) -> dict[st
         keep_confidence=True,
     )
     images = read_images(mine, checkpoint.config.in_channels, config.storage)
-    counts = [counted for counted, _ in evaluate(segmenter, images, len(whole.classes))]
+    counts: list[ImageCounts] = []
+    said_at = time.monotonic()
+    for counted, _ in evaluate(segmenter, images, len(whole.classes)):
+        counts.append(counted)
+        if place.rank == 0 and time.monotonic() - said_at > EVENT_SECONDS:
+            listener.tell({"event": "validated", "images": len(counts), "of": len(mine.rows)})
+            said_at = time.monotonic()
     order = [row for rank in range(place.world) for row in range(rank, len(whole.rows), place.world)]
     if place.world > 1:
         gathered: list[list[ImageCounts] | None] = [None] * place.world

@@ -245,6 +245,16 @@ def test_bad_input(
     check_error(run(*command, environment=NO_RAY), *words)
 
 
+def test_workers_that_say_nothing_are_not_waited_for(labelled: Path, tmp_path: Path) -> None:
+    """With a limit that no worker can keep, the run ends by itself and says who waited for what."""
+    settings, out = tmp_path / "settings.toml", tmp_path / "out"
+    settings.write_text("[workers]\nstall_seconds = 0.3\n")
+    result = run(*finetune(labelled, out, "--epochs", "1", "--config", settings))
+    check_error(
+        result, "said nothing for 0.3 s", "1 of them must have a place", "CPUs", "workers.stall_seconds"
+    )
+
+
 @pytest.fixture
 def two_hosts(shared_folder: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
     """A Ray cluster of two hosts; yields the words before a command on its head, and its environment."""

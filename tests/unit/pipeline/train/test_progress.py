@@ -35,8 +35,14 @@ def test_lines_come_now_and_then_but_epochs_always() -> None:
     rare.say("[b]note[/b]")
     often.stepped(6, 10, 2.0)
     often.listed(7)
+    often.validated(3, 8)
     lines = text(here).splitlines()
-    assert lines[1:] == ["[b]note[/b]", "step 6 of 10, 2.00 steps/s, 2 s left", "7 images inspected so far"]
+    assert lines[1:] == [
+        "[b]note[/b]",
+        "step 6 of 10, 2.00 steps/s, 2 s left",
+        "7 images inspected so far",
+        "validation: image 3 of 8",
+    ]
 
 
 def test_the_bar_takes_every_event_and_leaves() -> None:
@@ -46,6 +52,7 @@ def test_the_bar_takes_every_event_and_leaves() -> None:
     bar.listed(12)
     bar.stepped(1, 10, 0.0)
     bar.stepped(2, 10, 1.5)
+    bar.validated(1, 4)
     bar.epoch(ROW)
     bar.say("a note")
     bar.close()
