@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import storage
+from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConflictError, StorageError
 
@@ -30,7 +30,7 @@ def write_new(uri: str, data: bytes, config: StorageConfig) -> None:
         if scheme == "file":
             _link(Path(path), data, config)
         elif scheme == "s3":
-            if storage.stat_many([uri], config)[0]:  # asked, because not every store heeds the condition
+            if listing.stat_many([uri], config)[0]:  # asked, because not every store heeds the condition
                 raise FileExistsError(uri)
             _put(uri, data, config, IfNoneMatch="*")
         else:
@@ -77,7 +77,7 @@ def _replace_s3(uri: str, data: bytes, tag: str, config: StorageConfig) -> None:
     that form always and take the bare one, which is tried next (block/buzz#3002, slatedb/slatedb#1818).
     """
     for form in (f'"{tag}"', tag):
-        found = storage.stat_many([uri], config)[0]  # asked, because not every store heeds the condition
+        found = listing.stat_many([uri], config)[0]  # asked, because not every store heeds the condition
         if found is None or found.etag != tag:
             break
         with contextlib.suppress(ConflictError):

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from pipeline import storage
+from pipeline import listing, storage
 from pipeline.config import DecodeConfig, StorageConfig
 from pipeline.decode import decode
 from pipeline.drawing import (
@@ -188,7 +188,7 @@ def _source(
     if isinstance(content, ImageError):
         return None
     if row["uri"].startswith("file://"):  # stores compare the ETag when they are read, folders do not
-        (info,) = storage.stat_many([row["uri"]], storage_config)
+        (info,) = listing.stat_many([row["uri"]], storage_config)
         if info is None or info.etag != row["etag"]:
             return None
     try:

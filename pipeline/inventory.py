@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from pipeline import storage
+from pipeline import listing, storage
 from pipeline.config import SourceConfig, StorageConfig
 from pipeline.errors import ConfigError, StorageError
+from pipeline.listing import ObjectInfo
 from pipeline.schema import PLAN_ROW
-from pipeline.storage import ObjectInfo
 from pipeline.table import Table
 
 MANIFESTS = (".parquet", ".csv", ".txt")
@@ -177,7 +177,7 @@ def _write_listing(
     kept = skipped = 0
     with pq.ParquetWriter(target, PLAN_ROW, compression="zstd") as writer:
         waiting: list[ObjectInfo] = []
-        for page in pages if pages is not None else storage.list_objects(source.uri, config):
+        for page in pages if pages is not None else listing.list_objects(source.uri, config):
             images = [item for item in page if wanted(item.uri)]
             skipped += len(page) - len(images)
             kept += len(images)
@@ -258,7 +258,7 @@ def _manifest(uri: str, config: StorageConfig) -> Iterator[list[ObjectInfo]]:
             etags, sizes = batch["etag"].to_pylist(), batch["size_bytes"].to_pylist()
             yield [ObjectInfo(u, e or "", s or 0, None) for u, e, s in zip(uris, etags, sizes, strict=True)]
         else:
-            stats = storage.stat_many(uris, config)
+            stats = listing.stat_many(uris, config)
             yield [found or ObjectInfo(u, "", 0, None) for u, found in zip(uris, stats, strict=True)]
 
 

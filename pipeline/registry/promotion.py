@@ -7,7 +7,7 @@ decided on what is no longer true is told so, and nothing is changed.
 from collections.abc import Callable
 from typing import Any
 
-from pipeline import conditional, storage
+from pipeline import conditional, listing
 from pipeline.errors import (
     ConcurrentPromotionError,
     ConfigError,
@@ -159,7 +159,7 @@ def _evaluated(registry: Registry, measured: Version, other: Version, evaluate: 
     differ = "they were not measured on the same validation images, and"
     if evaluate is None:
         raise PromotionRefusedError(f"{differ} there is nothing here that could measure them again")
-    if storage.stat_many([uri], registry.storage)[0] is None:
+    if listing.stat_many([uri], registry.storage)[0] is None:
         raise PromotionRefusedError(
             f"{differ} {measured.reference} has no validation.parquet that lists its own: add it with one"
         )

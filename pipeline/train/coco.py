@@ -10,7 +10,7 @@ import json
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline import storage
+from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError
 from pipeline.train.schema import Listed, some
@@ -32,7 +32,7 @@ def read(uri: str, images: str, config: StorageConfig) -> tuple[list[Listed], tu
     texts = _annotations(uri, record, images_there, names)
     files = [image["file_name"] for image in images_there]
     place = _place(uri, images, files[0], config)
-    objects = storage.stat_many([f"{place}/{file}" for file in files], config)
+    objects = listing.stat_many([f"{place}/{file}" for file in files], config)
     if gone := [file for file, found in zip(files, objects, strict=True) if not found]:
         raise ConfigError(f"{uri}: {len(gone)} of its images are not in {place}: {some(gone)}")
     rows = [
@@ -107,7 +107,7 @@ def _place(uri: str, images: str, first: str, config: StorageConfig) -> str:
     places = [f"{folder}/{part}", folder, f"{parent}/{part}", parent, f"{parent}/{called}"]
     places = [place.rstrip("/") for place in dict.fromkeys(places)]
     for place, found in zip(
-        places, storage.stat_many([f"{place}/{first}" for place in places], config), strict=True
+        places, listing.stat_many([f"{place}/{first}" for place in places], config), strict=True
     ):
         if found:
             return place

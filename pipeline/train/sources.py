@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline import storage
+from pipeline import listing, storage
 from pipeline.config import IMAGE_GLOBS, StorageConfig
 from pipeline.errors import ConfigError
 from pipeline.train import coco, split, tables
@@ -101,8 +101,8 @@ def _list_folder(
     source: str, config: LabelledConfig, storage_config: StorageConfig
 ) -> tuple[list[Listed], list[str]]:
     """Return the pairs of a folder; or, if no object of it matches the patterns, its Parquet files."""
-    images: dict[str, storage.ObjectInfo] = {}
-    masks: dict[str, storage.ObjectInfo] = {}
+    images: dict[str, listing.ObjectInfo] = {}
+    masks: dict[str, listing.ObjectInfo] = {}
     files: list[str] = []
     suffixes: Counter[str] = Counter()
     # The more exact pattern first: of {name}.png and {name}_mask.png, the second says more of a_mask.png.
@@ -110,7 +110,7 @@ def _list_folder(
     kinds.sort(key=lambda kind: -len(kind[0].replace("*", "")))
     patterns = [(_pattern(text), found) for text, found in kinds]
     root = storage.split(source)[1].rstrip("/") + "/"
-    for page in storage.list_objects(source, storage_config):
+    for page in listing.list_objects(source, storage_config):
         for item in page:
             below = storage.split(item.uri)[1].removeprefix(root)
             suffix = PurePosixPath(below).suffix.lower()
@@ -143,8 +143,8 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 def _check_pairs(
     source: str,
-    images: dict[str, storage.ObjectInfo],
-    masks: dict[str, storage.ObjectInfo],
+    images: dict[str, listing.ObjectInfo],
+    masks: dict[str, listing.ObjectInfo],
     config: LabelledConfig,
     suffixes: Counter[str],
 ) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import storage
+from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, MasklakeError
 from pipeline.table import open_dataset
@@ -206,7 +206,7 @@ def _places(
     """Return (URI, ETag) of each picture. Raises ConfigError if one that is named is not there."""
     copied = iter(copier.keep([cell.data for cell in cells if cell.data is not None]))
     named = [_uri(cell.path or "") for cell in cells if cell.data is None]
-    objects = storage.stat_many(named, config) if named else []
+    objects = listing.stat_many(named, config) if named else []
     if gone := [uri for uri, found in zip(named, objects, strict=True) if found is None]:
         raise ConfigError(f"{source}: names {len(gone)} objects or more that are not there: {some(gone)}")
     found = iter([(one.uri, one.etag) for one in objects if one is not None])

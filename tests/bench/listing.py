@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from pipeline import storage
+from pipeline import listing
 from pipeline.config import StorageConfig
 from pipeline.demo.server import S3Server
 from tests.bench.figure import Figure, Say
@@ -26,7 +26,7 @@ def measure(folder: Path, say: Say) -> list[Figure]:
         os.environ.update(server.environment)
         for bucket, shape in (("wide", f"{FOLDERS} prefixes"), ("flat", "one prefix")):
             started = time.perf_counter()
-            found = sum(len(page) for page in storage.list_objects(f"s3://{bucket}", StorageConfig()))
+            found = sum(len(page) for page in listing.list_objects(f"s3://{bucket}", StorageConfig()))
             seconds = time.perf_counter() - started
             say(f"  {found:,} objects in {shape}: {seconds:.1f} s")
             if found != OBJECTS:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import storage
+from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.demo import server as server_module
 from pipeline.demo.server import S3Server, find_rclone
@@ -44,7 +44,7 @@ def test_owner_lists_reads_and_writes(folder: Path, monkeypatch: pytest.MonkeyPa
     """With the server's environment an object can be listed and read, and one that is written is a file."""
     with S3Server(folder) as server:
         config = use(server, monkeypatch)
-        objects = [found for page in storage.list_objects("s3://images", config) for found in page]
+        objects = [found for page in listing.list_objects("s3://images", config) for found in page]
         assert [found.uri for found in objects] == [f"s3://images/day 1/{NAME}"]
         assert storage.read_many([(objects[0].uri, objects[0].etag)], config) == [b"pixels"]
         storage.write("s3://images/new.txt", b"new", config)
@@ -60,7 +60,7 @@ def test_strangers_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         config = use(server, monkeypatch)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "0" * 40)
         with pytest.raises(StorageError, match="credentials"):
-            list(storage.list_objects("s3://images", config))
+            list(listing.list_objects("s3://images", config))
 
 
 def test_keys_differ_and_stay_off_the_command_line(folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline import contact_sheet as sheets
-from pipeline import drawing, storage
+from pipeline import drawing, listing, storage
 from pipeline.config import StorageConfig
 from pipeline.contact_sheet import contact_sheet
 from pipeline.drawing import ALARM, BLANK, PAPER, VIVID
@@ -234,7 +234,7 @@ def ok_row(folder: Path, name: str, index: int, side: int = 48) -> dict[str, Any
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(index).integers(0, 255, (side, side, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(path, "PNG")
-    (info,) = storage.stat_many([f"file://{path}"], CONFIG)
+    (info,) = listing.stat_many([f"file://{path}"], CONFIG)
     assert info is not None
     labels_HW = np.zeros((side, side), np.uint8)
     labels_HW[8:24, 8:24] = 1

@@ -17,8 +17,8 @@ from pipeline import inventory
 from pipeline.config import SourceConfig, StorageConfig
 from pipeline.errors import ConfigError, StorageError
 from pipeline.inventory import Plan, check_places, image_id, left_over, make_plan, nothing_seen
+from pipeline.listing import ObjectInfo, list_objects
 from pipeline.schema import PLAN_ROW
-from pipeline.storage import ObjectInfo, list_objects
 from pipeline.table import Table, write_part
 
 LOCAL = StorageConfig()

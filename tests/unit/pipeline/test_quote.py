@@ -14,9 +14,9 @@ from pipeline import quote as quote_module
 from pipeline.config import JobConfig, PredictConfig, Recipe, SourceConfig, StorageConfig, TilingConfig
 from pipeline.errors import ConfigError, ModelError
 from pipeline.inventory import image_id
+from pipeline.listing import list_objects
 from pipeline.progress import Lines
 from pipeline.quote import quote
-from pipeline.storage import list_objects
 from pipeline.table import Table, write_part
 
 pytestmark = pytest.mark.usefixtures("one_thread")

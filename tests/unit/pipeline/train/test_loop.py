@@ -20,7 +20,8 @@ from pipeline.config import StorageConfig
 from pipeline.errors import MasklakeError
 from pipeline.train.config import CropsConfig, FinetuneConfig, LabelledConfig, NetworkConfig, OptimConfig
 from pipeline.train.config import WorkersConfig as Workers
-from pipeline.train.loop import Place, Task, Trainer, TrainingDiverged, make_optimiser, update_average
+from pipeline.train.loop import Place, Task, Trainer, TrainingDiverged
+from pipeline.train.optimiser import make_optimiser, update_average
 from pipeline.train.sampling import Sampler
 from pipeline.train.state import States
 

@@ -13,7 +13,7 @@ import pytest
 from deltalake import write_deltalake
 from PIL import Image
 
-from pipeline import storage
+from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, StorageError
 from pipeline.schema import FILE_ROW, IMAGE, ROW
@@ -85,7 +85,7 @@ def test_pairs_of_a_folder(tmp_path: Path) -> None:
     assert set(found.rows["split"].to_pylist()) == {"train", "val"}
     assert set(found.rows["source"].to_pylist()) == {f"file://{tmp_path}"}
     first = found.rows.to_pylist()[0]
-    assert first["image_etag"] == storage.stat_many([first["image_uri"]], STORAGE)[0].etag  # type: ignore[union-attr]
+    assert first["image_etag"] == listing.stat_many([first["image_uri"]], STORAGE)[0].etag  # type: ignore[union-attr]
     assert first["annotations"] is None
 
 
