@@ -109,14 +109,6 @@ def finetune(
     crop: Annotated[
         int | None, _option("--crop", panel=TRAINING, help="side of a crop in pixels, a multiple of 16 [256]")
     ] = None,
-    per_image: Annotated[
-        str | None,
-        _option(
-            "--crops-per-image",
-            panel=TRAINING,
-            help="size: more of a larger image; equal: one an epoch [size]",
-        ),
-    ] = None,
     augment: Annotated[
         str | None,
         _option("--augment", panel=TRAINING, help="microscopy, natural, aerial, none [microscopy]"),
@@ -203,7 +195,6 @@ def finetune(
         "labels.palette": _palette(palette or []) or None,
         "labels.ignore": ignore,
         "crops.side": crop,
-        "crops.per_image": per_image,
         "crops.augment": augment,
         "network.start": "none" if from_scratch else model,
         "network.widths": _numbers("--widths", widths, int),

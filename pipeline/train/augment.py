@@ -42,12 +42,11 @@ def _chain(preset: str, channels: int) -> K.AugmentationSequential:
             steps = [
                 *_flips(vertical=True),
                 K.RandomRotation90(times=(0, 3), p=1.0, resample="nearest"),
-                _affine(degrees=0, scale=(0.75, 1.33), p=0.5),
-                K.RandomGaussianBlur((9, 9), (0.4, 1.2), p=0.1),
-                # Mild: the grey level at which annotators draw an outline must stay what it is to them.
-                K.RandomGamma((0.8, 1.25), (0.8, 1.25), p=0.3),
-                K.RandomContrast((0.8, 1.25), p=0.3),
-                K.RandomBrightness((0.95, 1.05), p=0.3),
+                _affine(degrees=0, scale=(0.7, 1.4), p=0.7),
+                K.RandomGaussianBlur((9, 9), (0.4, 1.6), p=0.2),
+                K.RandomGamma((0.65, 1.5), (0.6, 1.6), p=0.5),
+                K.RandomContrast((0.7, 1.4), p=0.4),
+                K.RandomBrightness((0.93, 1.08), p=0.4),
                 *([K.ColorJiggle(0, 0, 0.3, 0.08, p=0.3)] if colour else []),
                 *([K.RandomChannelShuffle(p=0.15), K.RandomGrayscale(p=0.15)] if colour else []),
                 K.RandomInvert(p=0.03),

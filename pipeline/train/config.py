@@ -88,11 +88,6 @@ class CropsConfig(Section):
     """What the network sees in training."""
 
     side: int = Field(256, ge=32, le=4096, multiple_of=16, description="side of a crop in pixels")
-    per_image: Literal["size", "equal"] = Field(
-        "size",
-        description="crops of an image in an epoch; size: more of a larger one; equal: one of each, as the "
-        "metrics count images",
-    )
     augment: Literal["none", "microscopy", "natural", "aerial"] = Field(
         "microscopy", description="preset of flips, rotations, scale, light, blur, noise and colour"
     )

@@ -1,7 +1,7 @@
 """Which crops a run sees, in which order: a pure function of the seed, so that a restart repeats nothing.
 
-An epoch is a round over the training images in a new order, in which a large image can come more often than
-a small one. It is cut into micro-batches, numbered through the whole run; workers share the numbers.
+An epoch is a round over the training images in a new order, in which a large image comes more often than a
+small one. It is cut into micro-batches, numbered through the whole run; workers share the numbers.
 
 Shape suffixes: H, W height and width in pixels; C channels; S side of a crop.
 """
@@ -24,8 +24,9 @@ class Crop:
 class Sampler:
     """The crops of every micro-batch of a run."""
 
-    def __init__(self, weights: NDArray[np.float64], batch: int, micro_batch: int, seed: int) -> None:
-        self._weights = weights  # crops of each image in an epoch, on average
+    def __init__(self, areas: NDArray[np.int64], side: int, batch: int, micro_batch: int, seed: int) -> None:
+        # By the root of its area: a large image holds more, but much of that is alike.
+        self._weights = np.maximum(1.0, np.sqrt(areas) / side)
         self.steps = max(1, round(float(self._weights.sum()) / batch))  # of an epoch
         self.shares = batch // micro_batch  # micro-batches of a step
         self._micro_batch, self._seed = micro_batch, seed
@@ -49,14 +50,6 @@ class Sampler:
         points = (np.arange(count) + rng.random()) * (ends[-1] / count)
         images = order[np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)]
         return rng.permutation(images)
-
-
-def by_size(areas: NDArray[np.int64], side: int) -> NDArray[np.float64]:
-    """Return how many crops of `side` px an epoch takes of images of these areas (px), at least one each.
-
-    By the root of the area: a large image holds more, but much of that is alike.
-    """
-    return np.maximum(1.0, np.sqrt(areas) / side)
 
 
 def cut(

@@ -26,7 +26,7 @@ from pipeline.config import StorageConfig
 from pipeline.errors import ImageError, StorageError
 from pipeline.train.config import FinetuneConfig
 from pipeline.train.labelled import LabelledImage, read_labelled
-from pipeline.train.sampling import Sampler, by_size, cut
+from pipeline.train.sampling import Sampler, cut
 
 TASK_CPUS: Final = 0.25  # that a task asks of Ray: a fraction, so that it fits beside a worker
 TASK_MICRO_BATCHES: Final = 2  # that one task makes: a task costs some milliseconds by itself
@@ -159,6 +159,5 @@ def training_rows(uri: str, config: StorageConfig) -> tuple[Sequence[dict[str, A
 
 def sampler_of(config: FinetuneConfig, areas: NDArray[np.int64]) -> Sampler:
     """Return the crops of a run over images of these areas."""
-    crops, optim = config.crops, config.optim
-    weights = by_size(areas, crops.side) if crops.per_image == "size" else np.ones(len(areas))
-    return Sampler(weights, optim.batch, optim.micro_batch, optim.seed)
+    optim = config.optim
+    return Sampler(areas, config.crops.side, optim.batch, optim.micro_batch, optim.seed)

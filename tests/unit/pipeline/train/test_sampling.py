@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.train.sampling import Sampler, by_size, cut
+from pipeline.train.sampling import Sampler, cut
 
 
 def sampler(areas: list[int], seed: int = 0, batch: int = 4, micro_batch: int = 2, side: int = 16) -> Sampler:
-    return Sampler(by_size(np.array(areas, np.int64), side), batch, micro_batch, seed)
+    return Sampler(np.array(areas, np.int64), side, batch, micro_batch, seed)
 
 
 def epoch(of: Sampler, number: int = 0) -> Counter[int]:
