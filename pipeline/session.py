@@ -1,6 +1,6 @@
 """Ray around one run: started or joined, its errors heard, and the signals that end the run.
 
-Beside it only the two jobs and `pipeline.train.stream` import ray.
+Beside it only the two jobs, `pipeline.train.hub` and `pipeline.train.stream` import ray.
 """
 
 import contextlib

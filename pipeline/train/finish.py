@@ -31,7 +31,6 @@ from pipeline.train.config import FinetuneConfig
 from pipeline.train.evaluate import ValidationSet, evaluate, read_images, read_validation
 from pipeline.train.grid import Example, grid
 from pipeline.train.metrics import Metrics
-from pipeline.train.pictures import confusion, curves
 from pipeline.train.state import Best, States
 from pipeline.train.worker import Assignment
 
@@ -115,6 +114,8 @@ def finish(told: Assignment, out: str, command: Sequence[str]) -> Finished:
         machine=state["machine"],
         versions={"torch": torch.__version__, "masklake": version("masklake")},
     )
+    from pipeline.train.pictures import confusion, curves  # matplotlib: a second, and only now
+
     pictures = {
         "curves": curves(progress["epochs"]),
         "confusion": confusion(metrics),

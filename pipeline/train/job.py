@@ -1,11 +1,12 @@
 """Fine-tuning, on one page: prepare, train on Ray Train's workers, hear of it, finish.
 
-The only file that imports ray.train. Everything that a restart needs is in `<out>/_training/`: a lost worker
-and a lost driver go on from there, with as many workers as there are then.
+With `hub`, which its workers import, the only file that knows ray.train. Everything that a restart needs is in
+`<out>/_training/`: a lost worker and a lost driver go on from there, with as many workers as there are then.
 """
 
 import contextlib
 import json
+import pickle
 import queue
 import tempfile
 import threading
@@ -14,19 +15,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline import storage
-from pipeline.errors import ConfigError, InterruptedRun, MasklakeError, StalledError, StorageError
+from pipeline.errors import ConfigError, InterruptedRun, MasklakeError, StalledError
 from pipeline.predict import check_tile_side, choose_device
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.session import SPARE_CPUS, Signals, last_line, ray_session
 from pipeline.train.config import ELSEWHERE, FinetuneConfig, WorkersConfig
 from pipeline.train.finish import Finished, finish, finished
+from pipeline.train.hub import Hub, run_worker
 from pipeline.train.prepare import look_for, prepare
 from pipeline.train.progress import TrainReporter
 from pipeline.train.state import States
 from pipeline.train.worker import Assignment
 
 POLL_SECONDS: Final = 0.25
-ASK_SECONDS: Final = 1.0  # between a worker's questions whether it should stop
 WORKER_CPUS: Final = 0.75  # that a worker asks of Ray: a CPU has room for it and for the tasks that feed it
 STOP_SECONDS: Final = 120.0  # that workers have to finish a step and save, after a first Ctrl-C
 
@@ -111,7 +112,7 @@ def _train(told: Assignment, signals: Signals, reporter: TrainReporter) -> None:
     import ray
 
     on_gpu = _check_room(told.config.workers)
-    hub: Any = ray.remote(num_cpus=0)(_Hub).remote()
+    hub: Any = ray.remote(num_cpus=0)(Hub).remote()
     ended: queue.Queue[BaseException | None] = queue.Queue()
 
     def fit() -> None:
@@ -207,8 +208,9 @@ def _trainer(told: Assignment, hub: Any, on_gpu: bool, notes: str) -> Any:
     threads = workers.threads or max(1, cores // workers.most)
     number: Any = workers.most if workers.least == workers.most else (workers.least, workers.most)
     return TorchTrainer(
-        _work,
-        train_loop_config={"told": told, "hub": hub, "threads": threads, "on_gpu": on_gpu},
+        run_worker,
+        # As bytes: Ray's own processes would import torch and kornia only to pass it on.
+        train_loop_config={"told": pickle.dumps(told), "hub": hub, "threads": threads, "on_gpu": on_gpu},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=number,
@@ -221,85 +223,3 @@ def _trainer(told: Assignment, hub: Any, on_gpu: bool, notes: str) -> Any:
             failure_config=FailureConfig(max_failures=workers.max_failures),
         ),
     )
-
-
-def _work(given: Mapping[str, Any]) -> None:
-    """One worker of Ray Train."""
-    import ray.train
-    import torch
-
-    from pipeline.predict import choose_dtype
-    from pipeline.train.loop import Place
-    from pipeline.train.worker import work
-
-    told: Assignment = given["told"]
-    context = ray.train.get_context()
-    device = torch.device("cuda" if given["on_gpu"] else "cpu")  # Ray shows each worker its own GPU only
-    if not given["on_gpu"]:
-        torch.set_num_threads(given["threads"])
-    place = Place(
-        device=device,
-        precision=choose_dtype(told.config.workers.precision, device),
-        rank=context.get_world_rank(),
-        world=context.get_world_size(),
-    )
-    line = _Line(given["hub"])
-    try:
-        work(told, place, line)
-    except StorageError as error:  # it may pass: Ray starts the workers anew, max_failures times
-        line.tell({"event": "note", "text": f"a worker stopped: {last_line(error)}"})
-        raise
-    except MasklakeError as error:
-        line.tell({"event": "failed", "text": last_line(error)})
-        raise
-
-
-class _Hub:
-    """Between the workers and the driver: what happened, and whether to stop. A Ray actor."""
-
-    def __init__(self) -> None:
-        self._events: list[Mapping[str, Any]] = []
-        self._stop = False
-
-    def tell(self, event: Mapping[str, Any]) -> None:
-        self._events.append(event)
-
-    def events(self) -> list[Mapping[str, Any]]:
-        """Return what happened since the last call."""
-        events, self._events = self._events, []
-        return events
-
-    def stop(self) -> None:
-        self._stop = True
-
-    def stop_asked(self) -> bool:
-        return self._stop
-
-
-class _Line:
-    """A worker's line to the hub: it never waits for an answer."""
-
-    def __init__(self, hub: Any) -> None:
-        self._hub = hub
-        self._question: Any = None
-        self._asked_at = 0.0
-        self._stopping = False
-
-    def tell(self, event: Mapping[str, Any]) -> None:
-        self._hub.tell.remote(dict(event))
-
-    def stop_asked(self) -> bool:
-        """Return whether the driver wants an end, as far as is known: once it does, it always does."""
-        import ray
-
-        if self._stopping:
-            return True
-        if self._question is None:
-            if time.monotonic() - self._asked_at > ASK_SECONDS:
-                self._asked_at = time.monotonic()
-                self._question = self._hub.stop_asked.remote()
-            return False
-        answered, _ = ray.wait([self._question], timeout=0)
-        if answered:
-            self._stopping, self._question = bool(ray.get(self._question)), None
-        return self._stopping

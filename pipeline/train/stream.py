@@ -100,7 +100,7 @@ def micro_batches(
     cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call] # Ray's, untyped
     window: deque[Any] = deque()
     while True:
-        while len(window) < max(2, 2 * cpus // world) and (some := list(islice(numbers, TASK_MICRO_BATCHES))):
+        while len(window) < max(2, cpus // world) and (some := list(islice(numbers, TASK_MICRO_BATCHES))):
             window.append(make.remote(some, shared))
         if not window:
             return

@@ -35,6 +35,7 @@ LAYERS = (
     ("train.augment", "train.losses", "train.network", "train.optimiser", "train.sampling", "train.state"),
     ("train.loop", "train.stream"),
     ("train.worker",),
+    ("train.hub",),
     ("train.prepare", "train.finish"),
     ("train.job",),
     ("cli_errors", "cli_options"),
@@ -51,7 +52,13 @@ MAY_IMPORT_MODELS = ("predict", "registry.", "train.", "job")
 
 # A library that one place knows, so that only this place changes with it.
 ONLY_IN = {
-    "ray": ("pipeline.job", "pipeline.session", "pipeline.train.job", "pipeline.train.stream"),
+    "ray": (
+        "pipeline.job",
+        "pipeline.session",
+        "pipeline.train.job",
+        "pipeline.train.hub",
+        "pipeline.train.stream",
+    ),
     "fsspec": ("pipeline.storage",),
     "s3fs": ("pipeline.storage",),
     "aiobotocore": (),
@@ -214,7 +221,7 @@ def test_command_line_imports_nothing_heavy() -> None:
     assert not set(NOT_WITH_CLI) & {name.partition(".")[0] for name in loaded}
 
 
-@pytest.mark.parametrize("name", ["pipeline.blocks", "pipeline.train.stream"])
+@pytest.mark.parametrize("name", ["pipeline.blocks", "pipeline.train.hub", "pipeline.train.stream"])
 def test_only_who_computes_imports_torch(name: str) -> None:
     """What decodes, crops, encodes or writes does without: torch costs each process 2 s and 150 MB."""
     assert "torch" not in run(f"import sys, {name}; print(*sys.modules)").split()
