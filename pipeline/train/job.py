@@ -1,7 +1,7 @@
 """Fine-tuning, on one page: prepare, train on Ray Train's workers, hear of it, finish.
 
-With `hub`, which its workers import, the only file that knows ray.train. Everything that a restart needs is in
-`<out>/_training/`: a lost worker and a lost driver go on from there, with as many workers as there are then.
+With `hub`, which its workers import, the only file that knows ray.train. Everything that a restart needs is
+in `<out>/_training/`: a lost worker and a lost driver go on from there, with as many workers as there are.
 """
 
 import contextlib
