@@ -1,5 +1,7 @@
 """A tiny network, the stores, and one finished table that the tests read."""
 
+import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from models.attention_unet import AttentionUNet, AttentionUNetConfig
 from models.checkpoint import ClassInfo, dump
@@ -73,14 +76,10 @@ def radosgw(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     script = shared_folder / "tools" / "radosgw.sh"
     if not script.is_file():
         pytest.skip("../shared/tools/radosgw.sh is not here")
-    if taken := [port for port in (13300, 16789) if not _free(port)]:
-        pytest.skip(f"the monitor's fixed ports are taken by another process: {taken}")
-    folder, port = tmp_path_factory.mktemp("radosgw"), _free_port()
-    try:
-        with (folder / "start.log").open("wb") as log:  # not a pipe: the daemons would keep it open
-            subprocess.run(
-                ["bash", str(script), "start", str(folder), str(port)], check=True, timeout=240, stderr=log
-            )
+    # Its monitor has fixed ports, so a machine has room for one: the tests' workers share it.
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+    with _shared(script, place / "radosgw") as port:
         environment = {
             "AWS_ACCESS_KEY_ID": "masklake-test",
             "AWS_SECRET_ACCESS_KEY": "masklake-secret",
@@ -88,8 +87,42 @@ def radosgw(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             "AWS_REGION": "us-east-1",
         }
         yield Store("radosgw", environment, fenced=True, holds_tables=True)
+
+
+@contextlib.contextmanager
+def _shared(script: Path, folder: Path) -> Iterator[int]:
+    """Start the gateway unless another worker has, and yield its port; the last one to leave stops it."""
+    lock, users = FileLock(f"{folder}.lock"), Path(f"{folder}.users")  # in it: the port once for each worker
+    with lock:
+        ports = users.read_text().split() if users.exists() else []
+        if not ports:
+            if taken := [port for port in (13300, 16789) if not _free(port)]:
+                pytest.skip(f"the monitor's fixed ports are taken by another process: {taken}")
+            ports = [str(_free_port())]
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            _radosgw(script, "start", folder, ports[0])
+            users.write_text(ports[0])
+        else:
+            users.write_text(" ".join([*ports, ports[0]]))
+    try:
+        yield int(ports[0])
     finally:
-        subprocess.run(["bash", str(script), "stop", str(folder)], check=False, timeout=60)
+        with lock:
+            left = users.read_text().split()[1:]
+            users.write_text(" ".join(left))
+            if not left:
+                _radosgw(script, "stop", folder)
+
+
+def _radosgw(script: Path, *words: object) -> None:
+    """Run the script that starts and stops the gateway; what a failed start leaves behind is stopped, too."""
+    command = ["bash", str(script), *(str(word) for word in words)]
+    with Path(f"{words[1]}.log").open("ab") as log:  # not a pipe: the daemons would keep it open
+        ended = subprocess.run(command, check=False, timeout=240, stdout=log, stderr=log)
+    if ended.returncode and words[0] == "start":
+        _radosgw(script, "stop", words[1])
+        pytest.fail(f"Ceph's gateway did not start: {Path(f'{words[1]}.log').read_text()[-2000:]}")
 
 
 @pytest.fixture(params=["rclone", "radosgw"])
