@@ -1,6 +1,6 @@
 """S3 stores that run where the tests run, and the rows of tables in them."""
 
-import itertools
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +10,6 @@ from typing import Any
 import pyarrow as pa
 import s3fs
 from deltalake import DeltaTable
-
-_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class Store:
 
     def new_bucket(self) -> str:
         """Make an empty bucket and return its URI."""
-        bucket = f"bucket-{next(_numbers)}"
+        bucket = f"bucket-{uuid.uuid4().hex[:12]}"  # workers of the tests share a store
         self.files.mkdir(bucket)
         return f"s3://{bucket}"
 
