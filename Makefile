@@ -22,7 +22,7 @@ demo: $(READY) ## make a bucket, segment it, look at the masks
 	$(BIN)/masklake demo
 
 test: $(READY) ## every test but the slow ones
-	$(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY) ## the tests that take minutes each
 	$(BIN)/pytest -m slow
