@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,8 +177,7 @@ def _normalisation_fields(normalisation: Normalisation) -> dict[str, object]:
 
 
 def _parse_normalisation(entry: object, channels: int) -> Normalisation:
-    known = {"mean", "std", *({"stretch"} & set(entry if isinstance(entry, dict) else ()))}
-    fields = _check_keys("normalisation", entry, known)
+    fields = _check_keys("normalisation", entry, {"mean", "std"}, optional={"stretch"})
     normalisation = Normalisation(**{name: _as_tuple(value) for name, value in fields.items()})
     if normalisation.channels != channels:
         raise CheckpointError(
@@ -242,14 +242,16 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
-def _check_keys(name: str, entry: object, keys: set[str]) -> dict[str, Any]:
-    """Return `entry` as a dictionary that has exactly these keys."""
+def _check_keys(
+    name: str, entry: object, keys: set[str], optional: AbstractSet[str] = frozenset()
+) -> dict[str, Any]:
+    """Return `entry` as a dictionary that has these keys, and no others but optional ones."""
     if not isinstance(entry, dict):
         raise CheckpointError(f"{name} must be an object, got {type(entry).__name__}")
-    if entry.keys() != keys:
-        if missing := sorted(keys - entry.keys()):
-            raise CheckpointError(f"{name} lacks {_listed(missing)}")
-        raise CheckpointError(f"{name} has unknown {_listed(sorted(entry.keys() - keys))}")
+    if missing := sorted(keys - entry.keys()):
+        raise CheckpointError(f"{name} lacks {_listed(missing)}")
+    if unknown := sorted(entry.keys() - keys - optional):
+        raise CheckpointError(f"{name} has unknown {_listed(unknown)}")
     return entry
 
 

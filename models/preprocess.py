@@ -9,6 +9,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from models.stretch import are_percentiles
+
 MIN_STD, MAX_STD = 1e-3, 10.0  # beyond these a pixel step is noise or nothing to a network
 
 
@@ -24,7 +26,7 @@ class Normalisation:
     stretch: tuple[float, float] | None = None  # percentiles, 0 to 100, the lower first
 
     def __post_init__(self) -> None:
-        if self.stretch is not None and not _is_stretch(self.stretch):
+        if self.stretch is not None and not are_percentiles(self.stretch):
             raise ValueError(
                 "normalisation stretch must be two percentiles from 0 to 100, the lower first, "
                 f"got {repr(self.stretch)[:40]}"
@@ -46,14 +48,6 @@ class Normalisation:
     def channels(self) -> int:
         """Number of image channels that it fits."""
         return len(self.mean)
-
-
-def _is_stretch(value: object) -> bool:
-    if not isinstance(value, tuple) or len(value) != 2:
-        return False
-    if any(isinstance(number, bool) or not isinstance(number, int | float) for number in value):
-        return False
-    return bool(0 <= value[0] < value[1] <= 100)
 
 
 def normalise(

@@ -16,11 +16,20 @@ LEAST_RANGE = 16  # grey levels that it sets out from: what spans fewer is noise
 SAMPLED_PIXELS = 1 << 20  # of a larger image every second, third, … row and column decides its range
 
 
+def are_percentiles(value: object) -> bool:
+    """Return whether these are two percentiles, 0 to 100, the lower first."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    if any(isinstance(number, bool) or not isinstance(number, int | float) for number in value):
+        return False
+    return bool(0 <= value[0] < value[1] <= 100)
+
+
 def stretch(image_HWC: NDArray[np.uint8], percentiles: tuple[float, float] | None) -> NDArray[np.uint8]:
     """Return the image with these percentiles of its pixels at 0 and 255, all channels by one rule.
 
-    Same shape, uint8; the image itself if `percentiles` is None. Colours keep their hue, an alpha channel
-    (the fourth of four) is left alone. An image of fewer than 16 grey levels is not enlarged to full range.
+    Same shape, uint8; the image itself if `percentiles` is None. Grey stays grey, an alpha channel (the
+    fourth of four) is left alone. An image of fewer than 16 grey levels is not enlarged to full range.
     """
     if percentiles is None or not image_HWC.size:
         return image_HWC

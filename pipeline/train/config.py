@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from models.stretch import are_percentiles
 from pipeline.config import DecodeConfig, Section, StorageConfig, TilingConfig
 
 ELSEWHERE = {"out", "registry", "workers", "storage"}  # sections that do not decide the result
@@ -117,7 +118,7 @@ class NetworkConfig(Section):
     @field_validator("stretch")
     @classmethod
     def _in_order(cls, stretch: tuple[float, float] | None) -> tuple[float, float] | None:
-        if stretch and not 0 <= stretch[0] < stretch[1] <= 100:
+        if stretch is not None and not are_percentiles(stretch):
             raise ValueError(f"stretch must be two percentiles from 0 to 100, the lower first, got {stretch}")
         return stretch
 

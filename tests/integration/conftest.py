@@ -115,14 +115,15 @@ def _shared(script: Path, folder: Path) -> Iterator[int]:
                 _radosgw(script, "stop", folder)
 
 
-def _radosgw(script: Path, *words: object) -> None:
-    """Run the script that starts and stops the gateway; what a failed start leaves behind is stopped, too."""
-    command = ["bash", str(script), *(str(word) for word in words)]
-    with Path(f"{words[1]}.log").open("ab") as log:  # not a pipe: the daemons would keep it open
-        ended = subprocess.run(command, check=False, timeout=240, stdout=log, stderr=log)
-    if ended.returncode and words[0] == "start":
-        _radosgw(script, "stop", words[1])
-        pytest.fail(f"Ceph's gateway did not start: {Path(f'{words[1]}.log').read_text()[-2000:]}")
+def _radosgw(script: Path, act: str, folder: Path, *port: str) -> None:
+    """Start or stop the gateway; what a failed start leaves behind is stopped, too."""
+    log = folder.with_suffix(".log")
+    with log.open("ab") as file:  # not a pipe: the daemons would keep it open
+        command = ["bash", str(script), act, str(folder), *port]
+        ended = subprocess.run(command, check=False, timeout=240, stdout=file, stderr=file)
+    if ended.returncode and act == "start":
+        _radosgw(script, "stop", folder)
+        pytest.fail(f"Ceph's gateway did not start: {log.read_text()[-2000:]}")
 
 
 @pytest.fixture(params=["rclone", "radosgw"])

@@ -47,11 +47,11 @@ def test_alpha_is_left_alone() -> None:
 
 
 def test_a_large_image_is_sampled() -> None:
-    """What lies in every part of it decides, without looking at every pixel; an empty one stays empty."""
+    """Every second row and column decide, as what the others hold shows; an empty image stays empty."""
     side = int(SAMPLED_PIXELS**0.5) + 100
     image = picture(side, side, 1, 20, 90)
-    image[0, 0] = 255
-    assert (stretch(image, (1, 99))[:300, :300] == stretch(image[:300, :300], (1, 99))).all()
+    image[1::2] = 255  # more than one pixel in a hundred
+    assert (stretch(image, (1, 99))[::2, ::2] == stretch(image[::2, ::2], (1, 99))).all()
     assert stretch(np.zeros((0, 4, 3), np.uint8), (1, 99)).shape == (0, 4, 3)
 
 

@@ -1,0 +1,61 @@
+"""The crops that a task makes: what training sees is what prediction will see."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from models.stretch import stretch
+from pipeline.config import DecodeConfig, StorageConfig
+from pipeline.train.config import FinetuneConfig, LabelledConfig, LabelsConfig
+from pipeline.train.labelled import inspect
+from pipeline.train.sources import find
+from pipeline.train.stream import CropSource, _make
+
+SIDE = 32
+STORAGE = StorageConfig()
+CLASSES = ("background", "cell")
+
+
+@pytest.mark.parametrize("percentiles", [None, (1.0, 99.0)])
+def test_crops_and_channel_means_are_of_stretched_images(
+    tmp_path: Path, percentiles: tuple[float, float] | None
+) -> None:
+    """Dim images as large as a crop: the crops are the images as `stretch` leaves them, whole, and the means
+    that a new network's normalisation is made of are theirs."""
+    rng = np.random.default_rng(0)
+    dim = [rng.integers(5, 45, (SIDE, SIDE, 3), np.uint8) for _ in range(6)]
+    for number, image in enumerate(dim):
+        for kind, pixels in (("images", image), ("masks", (image[..., 0] > 25).astype(np.uint8))):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / kind / f"{number}.png")
+    data = LabelledConfig(sources=(str(tmp_path),), validation=0.4)
+    rows = find(data, STORAGE, f"file://{tmp_path}/copies").rows
+    manifest = inspect(rows, 3, LabelsConfig(), CLASSES, DecodeConfig(), STORAGE, percentiles)
+    pq.write_table(manifest, tmp_path / "manifest.parquet")
+
+    config = FinetuneConfig.model_validate(
+        {
+            "out": str(tmp_path),
+            "data": data,
+            "crops": {"side": SIDE},
+            "optim": {"batch": 2, "micro_batch": 2},
+        }
+    )
+    source = CropSource(
+        config=config,
+        manifest_uri=f"file://{tmp_path}/manifest.parquet",
+        classes=CLASSES,
+        channels=3,
+        stretch=percentiles,
+    )
+    expected = {stretch(image, percentiles).tobytes() for image in dim}
+    ((images_BSSC, labels_BSS),) = _make([0], source)
+    assert {image_SSC.tobytes() for image_SSC in images_BSSC} <= expected
+    assert labels_BSS.any()
+    means = sorted(row[0] for row in manifest["channel_mean"].to_pylist())
+    assert means == pytest.approx(
+        sorted(stretch(image, percentiles)[..., 0].mean() / 255 for image in dim), abs=1e-6
+    )
