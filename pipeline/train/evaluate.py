@@ -17,7 +17,7 @@ from pipeline.errors import ImageError, ModelError, PredictError, StorageError
 from pipeline.predict import Segmentation, Segmenter
 from pipeline.registry.checkpoints import CheckpointFiles
 from pipeline.train.config import LabelsConfig
-from pipeline.train.labelled import read_labelled
+from pipeline.train.labelled import Reading, read_labelled
 from pipeline.train.metrics import ImageCounts, count, summarise
 
 GROUP_IMAGES = 16  # that are predicted together, so that batches of tiles are full
@@ -138,9 +138,15 @@ def read_images(validation: ValidationSet, channels: int, config: StorageConfig)
 
     Raises the ImageError of the first that cannot be used, with its name.
     """
+    reading = Reading(
+        channels=channels,
+        classes=validation.classes,
+        labels=validation.labels,
+        decode=validation.decode,
+        storage=config,
+    )
     for rows in _chunks(validation.rows, GROUP_IMAGES):
-        read = read_labelled(rows, channels, validation.labels, validation.classes, validation.decode, config)
-        for row, image in zip(rows, read, strict=True):
+        for row, image in zip(rows, read_labelled(rows, reading), strict=True):
             if isinstance(image, ImageError):
                 raise type(image)(f"{row['name']}: {image}") from image
             yield image

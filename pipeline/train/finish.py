@@ -29,6 +29,7 @@ from pipeline.predict import Segmenter
 from pipeline.train.card import Facts, model_card
 from pipeline.train.config import FinetuneConfig
 from pipeline.train.evaluate import ValidationSet, evaluate, read_images, read_validation
+from pipeline.train.folder import HOME, release
 from pipeline.train.grid import Example, grid
 from pipeline.train.metrics import Metrics
 from pipeline.train.state import Best, States
@@ -61,7 +62,7 @@ def finished(out: str, config: FinetuneConfig) -> Finished | None:
     """
     names = storage.names_under(out, config.storage)
     if "config.json" not in names:
-        if set(names) - {"_training", *WRITTEN}:
+        if set(names) - {HOME, *WRITTEN}:
             raise ConfigError(
                 f"--out {config.out} holds something else ({names[0]}): use a folder of its own"
             )
@@ -80,8 +81,14 @@ def finished(out: str, config: FinetuneConfig) -> Finished | None:
 
 
 def finish(told: Assignment, out: str, command: Sequence[str]) -> Finished:
-    """Write the folder of a run whose workers are done, and remove what only a restart needed."""
+    """Write the folder of a run whose workers are done, and remove what only a restart needed.
+
+    Raises ConfigError if another run has finished there meanwhile.
+    """
     config = told.config
+    if (done := finished(out, config)) is not None:  # by the same command, started twice
+        release(out, told.folder, config.storage)
+        return done
     state = States(told.folder, config.storage).newest()
     if state is None:
         raise MasklakeError(f"{told.folder}: no state was saved; run the same command again")
@@ -134,7 +141,7 @@ def finish(told: Assignment, out: str, command: Sequence[str]) -> Finished:
     put("README.md", model_card(facts).encode())
     put("model.safetensors", weights)
     put("config.json", config_json)
-    storage.delete_under(told.folder, config.storage)
+    release(out, told.folder, config.storage)
     return Finished(uri=out, metrics=metrics, new=True)
 
 

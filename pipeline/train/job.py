@@ -1,11 +1,10 @@
 """Fine-tuning, on one page: prepare, train on Ray Train's workers, hear of it, finish.
 
 With `hub`, which its workers import, the only file that knows ray.train. Everything that a restart needs is
-in `<out>/_training/`: a lost worker and a lost driver go on from there, with as many workers as there are.
+in the run's folder: a lost worker and a lost driver go on from there, with as many workers as there are.
 """
 
 import contextlib
-import json
 import pickle
 import queue
 import tempfile
@@ -19,12 +18,12 @@ from pipeline.errors import ConfigError, InterruptedRun, MasklakeError, StalledE
 from pipeline.predict import check_tile_side, choose_device
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.session import SPARE_CPUS, Signals, last_line, ray_session
-from pipeline.train.config import ELSEWHERE, FinetuneConfig, WorkersConfig
+from pipeline.train.config import FinetuneConfig, WorkersConfig
 from pipeline.train.finish import Finished, finish, finished
+from pipeline.train.folder import claim
 from pipeline.train.hub import Hub, run_worker
 from pipeline.train.prepare import look_for, prepare
 from pipeline.train.progress import TrainReporter
-from pipeline.train.state import States
 from pipeline.train.worker import Assignment
 
 POLL_SECONDS: Final = 0.25
@@ -40,8 +39,7 @@ def finetune(config: FinetuneConfig, reporter: TrainReporter, command: Sequence[
     out = storage.canonical(config.out)
     if (done := finished(out, config)) is not None:
         return done
-    folder = f"{out}/_training"
-    _claim(folder, config)
+    folder = claim(out, config)
     name = config.network.start
     files = fetch_checkpoint(name, config.storage, config.registry) if name else None
     start = files.load() if files else None
@@ -66,45 +64,6 @@ def finetune(config: FinetuneConfig, reporter: TrainReporter, command: Sequence[
         told = prepare(config, folder, found, files, reporter.say, inspected)
         _train(told, signals, reporter)
     return finish(told, out, command)
-
-
-def _claim(folder: str, config: FinetuneConfig) -> None:
-    """Write down what this folder is for. Raises ConfigError if another run has trained in it.
-
-    One that never came to a saved step, for instance for a wrong option, has to make way.
-    """
-    uri = f"{folder}/run.json"
-    now = json.loads(config.model_dump_json(exclude=ELSEWHERE))
-    try:
-        before = json.loads(storage.read(uri, config.storage))
-    except FileNotFoundError:
-        before = None
-    except ValueError as error:
-        raise ConfigError(f"{uri} is no JSON: use another --out, or remove it") from error
-    if before == now:
-        return
-    if before is not None:
-        if States(folder, config.storage).any():
-            raise ConfigError(
-                f"{config.out} has an unfinished run of another kind ({_differences(before, now)}): "
-                "repeat it as it was, or use another --out"
-            )
-        storage.delete_under(folder, config.storage)
-    storage.write(uri, json.dumps(now, indent=2).encode(), config.storage)
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return the first options that are not as they were."""
-    names = [
-        f"{section}.{name} was {json.dumps(before.get(section, {}).get(name))}, now {json.dumps(value)}"
-        for section, values in now.items()
-        for name, value in values.items()
-        if before.get(section, {}).get(name) != value
-    ]
-    return "; ".join(names[:3]) or "older fields"
-
-
-# ---------------------------------------------------------------- training
 
 
 def _train(told: Assignment, signals: Signals, reporter: TrainReporter) -> None:

@@ -35,14 +35,19 @@ class LabelledImage:
     labels_HW: NDArray[np.uint8]  # class id, or IGNORE
 
 
-def read_labelled(
-    rows: Sequence[Mapping[str, Any]],
-    channels: int,
-    labels: LabelsConfig,
-    classes: Sequence[str],
-    decode_config: DecodeConfig,
-    storage_config: StorageConfig,
-) -> list[LabelledImage | ImageError]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How files become images and class ids."""
+
+    channels: int
+    classes: tuple[str, ...]
+    labels: LabelsConfig
+    decode: DecodeConfig
+    storage: StorageConfig
+    stretch: tuple[float, float] | None = None  # of Normalisation; prediction stretches by itself
+
+
+def read_labelled(rows: Sequence[Mapping[str, Any]], reading: Reading) -> list[LabelledImage | ImageError]:
     """Return each image with its labels, in order, or the error that says why there is none.
 
     `rows` have the columns of FOUND. Images and masks are fetched together, then decoded one by one.
@@ -50,26 +55,27 @@ def read_labelled(
     objects = [(str(row["image_uri"]), str(row["image_etag"] or "")) for row in rows]
     masked = [number for number, row in enumerate(rows) if row["mask_uri"] is not None]
     objects += [(str(rows[number]["mask_uri"]), str(rows[number]["mask_etag"] or "")) for number in masked]
-    contents = storage.read_many(objects, storage_config)
+    contents = storage.read_many(objects, reading.storage)
     masks = dict(zip(masked, contents[len(rows) :], strict=True))
+    max_pixels = reading.decode.max_pixels
     results: list[LabelledImage | ImageError] = []
     for number, row in enumerate(rows):
         try:
-            image_HWC = decode(
-                _fetched(contents[number]), channels=channels, max_pixels=decode_config.max_pixels
-            )
+            image_HWC = decode(_fetched(contents[number]), channels=reading.channels, max_pixels=max_pixels)
             height, width = image_HWC.shape[:2]
             if number in masks:
                 mask = _fetched(masks[number], "the mask: ")
-                labels_HW = labels_of_mask(mask, labels, classes, decode_config.max_pixels)
+                labels_HW = labels_of_mask(mask, reading.labels, reading.classes, max_pixels)
             else:
-                labels_HW = labels_of_annotations(row["annotations"], height, width, labels, classes)
+                labels_HW = labels_of_annotations(
+                    row["annotations"], height, width, reading.labels, reading.classes
+                )
             if labels_HW.shape != (height, width):
                 raise LabelError(
                     f"the image is {width} x {height} px, its mask "
                     f"{labels_HW.shape[1]} x {labels_HW.shape[0]} px"
                 )
-            results.append(LabelledImage(row["name"], image_HWC, labels_HW))
+            results.append(LabelledImage(row["name"], stretch(image_HWC, reading.stretch), labels_HW))
         except ImageError as error:
             results.append(error)
     return results
@@ -84,34 +90,20 @@ def _fetched(content: bytes | FetchError, what: str = "") -> bytes:
 # ---------------------------------------------------------------- inspect
 
 
-def inspect(
-    rows: pa.Table,
-    channels: int,
-    labels: LabelsConfig,
-    classes: Sequence[str],
-    decode_config: DecodeConfig,
-    storage_config: StorageConfig,
-    percentiles: tuple[float, float] | None = None,
-) -> pa.Table:
-    """Return the rows, of FOUND, as rows of MANIFEST: what each image holds, or why it cannot be used.
-
-    `percentiles` are those of Normalisation.stretch: the network's channels are measured, not the files'.
-    """
+def inspect(rows: pa.Table, reading: Reading) -> pa.Table:
+    """Return the rows, of FOUND, as rows of MANIFEST: what each image holds, or why it cannot be used."""
     found = rows.select(FOUND.names).cast(FOUND)
     facts: list[dict[str, object]] = []
     for batch in found.to_batches(max_chunksize=IMAGES_AT_A_TIME):
-        images = read_labelled(batch.to_pylist(), channels, labels, classes, decode_config, storage_config)
-        facts += [_facts(image, len(classes), percentiles) for image in images]
+        facts += [_facts(image, len(reading.classes)) for image in read_labelled(batch.to_pylist(), reading)]
     measured = pa.Table.from_pylist(facts, pa.schema([f for f in MANIFEST if f.name not in FOUND.names]))
     return pa.Table.from_arrays([*found.columns, *measured.columns], schema=MANIFEST)
 
 
-def _facts(
-    image: LabelledImage | ImageError, classes: int, percentiles: tuple[float, float] | None
-) -> dict[str, object]:
+def _facts(image: LabelledImage | ImageError, classes: int) -> dict[str, object]:
     if isinstance(image, ImageError):
         return {"problem": " ".join(str(image).split())}
-    image_HWC, labels_HW = stretch(image.image_HWC, percentiles), image.labels_HW
+    image_HWC, labels_HW = image.image_HWC, image.labels_HW
     counts = np.bincount(labels_HW.ravel(), minlength=256)
     squares = np.einsum("hwc,hwc->c", image_HWC, image_HWC, dtype=np.float64, casting="safe")
     return {

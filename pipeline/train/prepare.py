@@ -3,7 +3,6 @@
 What was found is kept in the run's folder: a restart trains on the same images, and looks at none again.
 """
 
-import functools
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.registry.checkpoints import CheckpointFiles
 from pipeline.train.config import FinetuneConfig
 from pipeline.train.evaluate import METADATA
-from pipeline.train.labelled import check, digest, inspect, normalisation
+from pipeline.train.labelled import Reading, check, digest, normalisation
 from pipeline.train.labels import check_rule
 from pipeline.train.network import build
 from pipeline.train.schema import FOUND
@@ -85,14 +84,23 @@ def prepare(
     known = start.load() if start else None
     channels = config.network.channels or (known.config.in_channels if known else 3)
     names = found.classes
+    reading = Reading(
+        channels=channels,
+        classes=names,
+        labels=config.labels,
+        decode=config.decode,
+        storage=config.storage,
+        stretch=found.stretch,
+    )
     manifest = found.manifest
     if manifest is None:
-        manifest = _inspect(config, folder, found, channels, say, progress)
+        manifest = _inspect(config, folder, found, reading, say, progress)
     _, areas = training_rows(f"{folder}/manifest.parquet", config.storage)
     told = Assignment(
         config=config,
         folder=folder,
         start=start.uri if start else None,
+        reading=reading,
         classes=class_infos(config, names, known),
         normalisation=_normalisation(manifest, known, channels, found.stretch),
         class_weights=class_weights(config, names, manifest),
@@ -110,7 +118,7 @@ def _inspect(
     config: FinetuneConfig,
     folder: str,
     found: Findings,
-    channels: int,
+    reading: Reading,
     say: Callable[[str], None],
     progress: Callable[[int], None],
 ) -> pa.Table:
@@ -118,16 +126,7 @@ def _inspect(
     rows = FOUND.empty_table() if found.rows is None else found.rows
     left_out = "".join(f"; left out: {count:,} {why}" for why, count in found.left_out.items())
     say(f"{rows.num_rows:,} labelled images found{left_out}; looking at every one of them")
-    look = functools.partial(
-        inspect,
-        channels=channels,
-        labels=config.labels,
-        classes=found.classes,
-        decode_config=config.decode,
-        storage_config=config.storage,
-        percentiles=found.stretch,
-    )
-    manifest = inspect_all(rows, look, progress)
+    manifest = inspect_all(rows, reading, progress)
     check(manifest, found.classes)
     manifest = manifest.replace_schema_metadata({METADATA: _how_to_read(config, found.classes, manifest)})
     validation = manifest.filter(pc.equal(manifest["split"], "val"))

@@ -6,7 +6,6 @@ shuffled in memory, no worker waits for another's data, and a restart goes on at
 Shape suffixes: B crops; H, W height and width in pixels; C channels; S side of a crop.
 """
 
-import dataclasses
 import functools
 import io
 from collections import deque
@@ -20,12 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from models.stretch import stretch
 from pipeline import storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ImageError, StorageError
 from pipeline.train.config import FinetuneConfig
-from pipeline.train.labelled import LabelledImage, read_labelled
+from pipeline.train.labelled import LabelledImage, Reading, inspect, read_labelled
 from pipeline.train.sampling import Sampler, cut
 
 TASK_CPUS: Final = 0.25  # that a task asks of Ray: a fraction, so that it fits beside a worker
@@ -40,15 +38,11 @@ class CropSource:
 
     config: FinetuneConfig
     manifest_uri: str
-    classes: tuple[str, ...]
-    channels: int
-    stretch: tuple[float, float] | None  # as in Normalisation
+    reading: Reading
 
 
-def inspect_all(
-    found: pa.Table, inspect: Callable[[pa.Table], pa.Table], progress: Callable[[int], None]
-) -> pa.Table:
-    """Return what `inspect` says of every row, in the order of `found`."""
+def inspect_all(found: pa.Table, reading: Reading, progress: Callable[[int], None]) -> pa.Table:
+    """Return the rows, of FOUND, as rows of MANIFEST, in the same order."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -59,7 +53,7 @@ def inspect_all(
     # Ranges of row numbers travel; the rows themselves are sent to each process once.
     rows = ray.put(found)
     stream = ray.data.range(found.num_rows, override_num_blocks=blocks).map_batches(
-        functools.partial(_inspect_rows, rows=rows, inspect=inspect),
+        functools.partial(_inspect_rows, rows=rows, reading=reading),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=TASK_CPUS,
@@ -74,10 +68,10 @@ def inspect_all(
     return pa.concat_tables(parts)
 
 
-def _inspect_rows(ids: pa.Table, rows: Any, inspect: Callable[[pa.Table], pa.Table]) -> pa.Table:
+def _inspect_rows(ids: pa.Table, rows: Any, reading: Reading) -> pa.Table:
     import ray
 
-    return inspect(ray.get(rows).take(ids["id"]))
+    return inspect(ray.get(rows).take(ids["id"]), reading)
 
 
 def micro_batches(
@@ -113,25 +107,17 @@ def _make(numbers: Sequence[int], source: CropSource) -> list[tuple[NDArray[np.u
     rows, sampler = _training_set(source.manifest_uri, source.config.model_dump_json())
     batches = [sampler.crops(number) for number in numbers]
     wanted = sorted({crop.image for crops in batches for crop in crops})
-    config = source.config
-    read = read_labelled(
-        [rows[index] for index in wanted],
-        source.channels,
-        config.labels,
-        source.classes,
-        config.decode,
-        config.storage,
-    )
     images: dict[int, LabelledImage] = {}
+    read = read_labelled([rows[index] for index in wanted], source.reading)
     for index, image in zip(wanted, read, strict=True):
         if isinstance(image, ImageError):
             raise StorageError(f"{rows[index]['image_uri']}: {image}")
-        images[index] = dataclasses.replace(image, image_HWC=stretch(image.image_HWC, source.stretch))
+        images[index] = image
+    side = source.config.crops.side
     made = []
     for crops in batches:
         cuts = [
-            cut(images[crop.image].image_HWC, images[crop.image].labels_HW, config.crops.side, crop.seed)
-            for crop in crops
+            cut(images[crop.image].image_HWC, images[crop.image].labels_HW, side, crop.seed) for crop in crops
         ]
         made.append(
             (np.stack([image_SSC for image_SSC, _ in cuts]), np.stack([labels for _, labels in cuts]))

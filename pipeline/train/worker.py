@@ -19,6 +19,7 @@ from pipeline.predict import Segmenter
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.train.config import FinetuneConfig
 from pipeline.train.evaluate import evaluate, read_images, read_validation
+from pipeline.train.labelled import Reading
 from pipeline.train.loop import EVENT_SECONDS, Listener, Place, Task, Trainer
 from pipeline.train.metrics import ImageCounts, summarise, worst_and_median
 from pipeline.train.network import build
@@ -35,6 +36,7 @@ class Assignment:
     config: FinetuneConfig
     folder: str  # URI for what a restart needs
     start: str | None  # URI of the checkpoint to start from
+    reading: Reading
     classes: tuple[ClassInfo, ...]
     normalisation: Normalisation
     class_weights: tuple[float, ...] | None
@@ -72,13 +74,7 @@ def work(told: Assignment, place: Place, listener: Listener) -> None:
         epoch_steps=told.epoch_steps,
     )
     trainer = Trainer(task, place, States(told.folder, config.storage))
-    source = CropSource(
-        config=config,
-        manifest_uri=told.manifest,
-        classes=names,
-        channels=network.config.in_channels,
-        stretch=told.normalisation.stretch,
-    )
+    source = CropSource(config=config, manifest_uri=told.manifest, reading=told.reading)
     if place.rank == 0:
         listener.tell({"event": "begin", "step": trainer.progress.step, "of": trainer.steps})
 

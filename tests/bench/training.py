@@ -21,6 +21,7 @@ from pipeline.demo.nuclei import generate
 from pipeline.predict import choose_device, choose_dtype
 from pipeline.session import Signals, ray_session
 from pipeline.train.config import CropsConfig, FinetuneConfig, LabelledConfig, NetworkConfig, OptimConfig
+from pipeline.train.folder import claim
 from pipeline.train.loop import Place, Task, Trainer
 from pipeline.train.prepare import look_for, prepare
 from pipeline.train.state import States
@@ -54,7 +55,7 @@ def _input(folder: Path, say: Say) -> Figure:
         optim=OptimConfig(epochs=1000, batch=BATCH, micro_batch=BATCH),
     )
     config = config.model_copy(update={"labels": config.labels.model_copy(update={"classes": CLASSES})})
-    run = f"file://{folder}/out/_training"
+    run = claim(f"file://{folder}/out", config)
     found = look_for(config, run, None)
     device = choose_device("auto")
     if device.type == "cpu":
@@ -62,9 +63,7 @@ def _input(folder: Path, say: Say) -> Figure:
     rates: dict[str, list[float]] = {"memory": [], "real": []}
     with Signals() as signals, ray_session(None, signals):
         told = prepare(config, run, found, None, lambda _: None, lambda _: None)
-        source = CropSource(
-            config=config, manifest_uri=told.manifest, classes=CLASSES, channels=3, stretch=None
-        )
+        source = CropSource(config=config, manifest_uri=told.manifest, reading=told.reading)
         real = micro_batches(source, 0, 10_000, rank=0, world=1)
         task = Task(
             config=config,
@@ -175,7 +174,7 @@ def _lost_worker(folder: Path, say: Say) -> Figure:
 
 
 def _states(out: Path) -> set[str]:
-    return {file.name for file in (out / "_training").glob("state-*.pt")}
+    return {file.name for file in (out / "_training").glob("*/state-*.pt")}
 
 
 def _command(images: Path, out: Path, *more: str) -> list[object]:

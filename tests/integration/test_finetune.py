@@ -66,7 +66,7 @@ def finetune(source: object, out: object, *options: object) -> list[object]:
 
 def states(out: Path) -> list[int]:
     """Return the steps of the saved states."""
-    return sorted(int(file.stem.removeprefix("state-")) for file in (out / "_training").glob("state-*.pt"))
+    return sorted(int(file.stem.removeprefix("state-")) for file in (out / "_training").glob("*/state-*.pt"))
 
 
 def check_finished(out: Path, epochs: int, *more: str) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def test_from_a_bucket_to_a_registered_checkpoint(rclone: Store, checkpoint: Pat
     out, registry = f"{bucket}/runs/one", tmp_path / "registry"
     command = finetune(bucket, out, "--epochs", "6", "--register", "nuclei", "--registry", registry)
     with Running(*command, environment=rclone.environment) as stopped:
-        stopped.until(lambda: bool(rclone.files.glob(f"{out}/_training/state-*.pt")), "a state")
+        stopped.until(lambda: bool(rclone.files.glob(f"{out}/_training/*/state-*.pt")), "a state")
         os.kill(stopped.process.pid, signal.SIGTERM)
         result = stopped.result()
         wait_until(lambda: not stopped.left(), "the end of what the command had started", seconds=60)

@@ -20,6 +20,7 @@ from pipeline.registry.checkpoints import CheckpointFiles, fetch_checkpoint
 from pipeline.train import evaluate as evaluation
 from pipeline.train.config import IGNORE, LabelsConfig
 from pipeline.train.evaluate import evaluate, evaluate_stored
+from pipeline.train.labelled import Reading
 from pipeline.train.metrics import count, summarise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -130,16 +131,15 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let `read_labelled` find PICTURES by name; the number of rows of each call."""
     sizes: list[int] = []
 
-    def read(
-        rows: Sequence[Mapping[str, Any]],
-        channels: int,
-        labels: LabelsConfig,
-        classes: Sequence[str],
-        decode: DecodeConfig,
-        storage: StorageConfig,
-    ) -> list[Picture | ImageError]:
+    def read(rows: Sequence[Mapping[str, Any]], reading: Reading) -> list[Picture | ImageError]:
         sizes.append(len(rows))
-        assert (channels, labels.ignore, tuple(classes), storage) == (3, IGNORE, CLASSES, STORAGE)
+        assert reading == Reading(
+            channels=3,
+            classes=CLASSES,
+            labels=LabelsConfig(ignore=IGNORE),
+            decode=DecodeConfig(),
+            storage=STORAGE,
+        )
         known = {one.name: one for one in PICTURES}
         return [known.get(row["name"], DecodeError("no image at all")) for row in rows]
 

@@ -14,7 +14,15 @@ from PIL import Image
 from pipeline.config import DecodeConfig, StorageConfig
 from pipeline.errors import ConfigError, FetchError, LabelError
 from pipeline.train.config import IGNORE, LabelledConfig, LabelsConfig
-from pipeline.train.labelled import LabelledImage, check, digest, inspect, normalisation, read_labelled
+from pipeline.train.labelled import (
+    LabelledImage,
+    Reading,
+    check,
+    digest,
+    inspect,
+    normalisation,
+    read_labelled,
+)
 from pipeline.train.schema import FOUND, MANIFEST
 from pipeline.train.sources import find
 
@@ -41,13 +49,23 @@ def found(
     return {"mask_uri": None, "annotations": mask if isinstance(mask, str) else None} | row
 
 
+def reading(channels: int = 3, classes: tuple[str, ...] = CLASSES, **labels: Any) -> Reading:
+    return Reading(
+        channels=channels,
+        classes=classes,
+        labels=LabelsConfig(**labels),
+        decode=DecodeConfig(),
+        storage=STORAGE,
+    )
+
+
 def read(*rows: dict[str, Any], channels: int = 3, **labels: Any) -> list[Any]:
-    return read_labelled(rows, channels, LabelsConfig(**labels), CLASSES, DecodeConfig(), STORAGE)
+    return read_labelled(rows, reading(channels, **labels))
 
 
 def inspected(*rows: dict[str, Any], channels: int = 3, **labels: Any) -> pa.Table:
     table = pa.Table.from_pylist(list(rows), FOUND)
-    return inspect(table, channels, LabelsConfig(**labels), CLASSES, DecodeConfig(), STORAGE)
+    return inspect(table, reading(channels, **labels))
 
 
 PHOTO = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
@@ -112,7 +130,7 @@ def test_an_inspection_keeps_the_order_of_many(tmp_path: Path) -> None:
     rows = [found(tmp_path, f"image{number}", PHOTO, MASK) for number in range(40)]
     table = pa.concat_tables([pa.Table.from_pylist(rows[:7], FOUND), pa.Table.from_pylist(rows[7:], FOUND)])
     large = table.cast(pa.schema([pa.field(field.name, pa.large_string()) for field in FOUND]))
-    result = inspect(large, 3, LabelsConfig(), CLASSES, DecodeConfig(), STORAGE)
+    result = inspect(large, reading())
     assert result["name"].to_pylist() == [row["name"] for row in rows]
     assert result.schema == MANIFEST
 
@@ -227,7 +245,7 @@ def test_nuclei_are_found_and_pass(shared_folder: Path) -> None:
     assert rows.num_rows == 528
     classes = ("background", "nucleus")
     sample = pa.concat_tables([rows.slice(start, 10) for start in (0, 500)])
-    seen = inspect(sample, 3, LabelsConfig(foreground="nucleus"), classes, DecodeConfig(), STORAGE)
+    seen = inspect(sample, reading(classes=classes, foreground="nucleus"))
     assert seen["problem"].null_count == 20
     check(seen, classes)
 

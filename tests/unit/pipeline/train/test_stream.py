@@ -10,7 +10,7 @@ from PIL import Image
 from models.stretch import stretch
 from pipeline.config import DecodeConfig, StorageConfig
 from pipeline.train.config import FinetuneConfig, LabelledConfig, LabelsConfig
-from pipeline.train.labelled import inspect
+from pipeline.train.labelled import Reading, inspect
 from pipeline.train.sources import find
 from pipeline.train.stream import CropSource, _make
 
@@ -33,7 +33,15 @@ def test_crops_and_channel_means_are_of_stretched_images(
             Image.fromarray(pixels).save(tmp_path / kind / f"{number}.png")
     data = LabelledConfig(sources=(str(tmp_path),), validation=0.4)
     rows = find(data, STORAGE, f"file://{tmp_path}/copies").rows
-    manifest = inspect(rows, 3, LabelsConfig(), CLASSES, DecodeConfig(), STORAGE, percentiles)
+    reading = Reading(
+        channels=3,
+        classes=CLASSES,
+        labels=LabelsConfig(),
+        decode=DecodeConfig(),
+        storage=STORAGE,
+        stretch=percentiles,
+    )
+    manifest = inspect(rows, reading)
     pq.write_table(manifest, tmp_path / "manifest.parquet")
 
     config = FinetuneConfig.model_validate(
@@ -44,13 +52,7 @@ def test_crops_and_channel_means_are_of_stretched_images(
             "optim": {"batch": 2, "micro_batch": 2},
         }
     )
-    source = CropSource(
-        config=config,
-        manifest_uri=f"file://{tmp_path}/manifest.parquet",
-        classes=CLASSES,
-        channels=3,
-        stretch=percentiles,
-    )
+    source = CropSource(config=config, manifest_uri=f"file://{tmp_path}/manifest.parquet", reading=reading)
     expected = {stretch(image, percentiles).tobytes() for image in dim}
     ((images_BSSC, labels_BSS),) = _make([0], source)
     assert {image_SSC.tobytes() for image_SSC in images_BSSC} <= expected
