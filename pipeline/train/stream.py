@@ -56,7 +56,7 @@ def inspect_all(found: pa.Table, reading: Reading, progress: Callable[[int], Non
         functools.partial(_inspect_rows, rows=rows, reading=reading),
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=TASK_CPUS,
+        num_cpus=1,  # nothing else runs yet
     )
     parts: list[pa.Table] = []
     done = 0

@@ -33,7 +33,7 @@ LAYERS = (
     ("job",),
     ("demo.run",),
     ("train.augment", "train.losses", "train.network", "train.optimiser", "train.sampling", "train.state"),
-    ("train.loop", "train.stream"),
+    ("train.folder", "train.loop", "train.stream"),
     ("train.worker",),
     ("train.hub",),
     ("train.prepare", "train.finish"),
