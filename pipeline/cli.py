@@ -3,7 +3,6 @@
 Nothing heavy is imported up here, so that `masklake --help` answers at once.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -12,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from pipeline.cli_errors import one_line, shown
+from pipeline.cli_errors import one_line
 from pipeline.cli_models import models
 from pipeline.cli_options import AsJson, Config, Debug, Endpoint, RegistryOption
+from pipeline.cli_table import COMMANDS as TABLE_COMMANDS
 from pipeline.cli_train import finetune
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.config import JobConfig, StorageConfig
+    from pipeline.config import JobConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +43,6 @@ Source = Annotated[
         metavar="SOURCE", help="bucket prefix, folder, or manifest (.parquet, .csv, .txt) of URIs"
     ),
 ]
-TableUri = Annotated[str, typer.Argument(metavar="TABLE", help="folder or bucket URI of the table")]
 TableOption = Annotated[str | None, typer.Option("--table", help="table to append to: folder or bucket URI")]
 Model = Annotated[
     str | None,
@@ -247,121 +246,10 @@ def _settings(file: Path | None, options: dict[str, Any]) -> "JobConfig":
         raise
 
 
-# ---------------------------------------------------------------- the table
+# ---------------------------------------------------------------- the table, training and its results
 
-
-@command("show")
-def show(
-    table: TableUri,
-    endpoint_url: Endpoint = None,
-    sheet: Annotated[Path | None, typer.Option("--sheet", help="write a contact sheet (PNG) here")] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Show what a table holds: rows, classes, failures, runs and newest commits.
-
-    **Example**
-
-        masklake show ./masks --sheet look.png
-    """
-    from pipeline import overview
-    from pipeline.table import Table
-
-    storage_config = _storage(endpoint_url)
-    opened = Table.open(table, storage_config)
-    facts = overview.overview(opened)
-    typer.echo(json.dumps(facts.to_dict(), indent=2) if as_json else str(facts))
-    if sheet is not None:
-        from pipeline.contact_sheet import contact_sheet
-
-        sheet.write_bytes(contact_sheet(opened, storage_config))
-        typer.echo(f"contact sheet: {sheet}")
-
-
-@command("failures")
-def failures(
-    table: TableUri,
-    run_id: Annotated[str | None, typer.Option("--run", help="of this run only")] = None,
-    endpoint_url: Endpoint = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object a line")] = False,
-    debug: Debug = False,
-) -> None:
-    """List the images that failed, each with stage and reason.
-
-    **Examples**
-
-        masklake failures ./masks
-        masklake failures ./masks --json | jq .uri
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table as Grid
-
-    from pipeline.overview import failed_rows
-    from pipeline.table import Table
-
-    rows = failed_rows(Table.open(table, _storage(endpoint_url)), run_id)
-    if as_json:
-        for row in rows:
-            typer.echo(json.dumps(row, default=str))
-        return
-    grid = Grid(box=SIMPLE_HEAD)
-    for title, ratio in (("image", 3), ("stage", 1), ("reason", 4), ("run", 2)):
-        grid.add_column(title, ratio=ratio, overflow="fold")
-    for row in rows:
-        reason = f"{row['type']}: {row['message']}"
-        grid.add_row(*(escape(shown(text)) for text in (row["uri"], row["stage"], reason, row["run_id"])))
-    Console().print(grid if rows else "no failures")
-
-
-@command("drop-run")
-def drop_run(
-    table: TableUri,
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="as shown by masklake show")],
-    endpoint_url: Endpoint = None,
-    debug: Debug = False,
-) -> None:
-    """Delete every row of one run; its images will be done again by the next `segment`.
-
-    **Example**
-
-        masklake drop-run ./masks 20261122T020000Z-a1b2c3
-    """
-    from pipeline.table import Table
-
-    rows = Table.open(table, _storage(endpoint_url)).drop_run(run_id)
-    typer.echo(f"dropped {rows:,} rows of run {run_id}; masklake compact frees their space")
-
-
-@command("compact")
-def compact(
-    table: TableUri,
-    retention_hours: Annotated[
-        int, typer.Option("--retention-hours", min=0, help="keep files that were in use so recently")
-    ] = 168,
-    endpoint_url: Endpoint = None,
-    debug: Debug = False,
-) -> None:
-    """Merge small files, and remove those that no recent version of the table needs.
-
-    Parts that a killed run left behind go, too. A retention shorter than your longest run could remove the
-    parts of a run that is under way.
-
-    **Example**
-
-        masklake compact ./masks
-    """
-    from pipeline.table import Table
-
-    before, after = Table.open(table, _storage(endpoint_url)).compact(retention_hours)
-    typer.echo(
-        f"{before:,} files became {after:,}; what only versions older than {retention_hours} h need is gone"
-    )
-
-
-# ---------------------------------------------------------------- training and its results
-
+for _name, _command in TABLE_COMMANDS.items():
+    app.command(_name)(_command)
 app.command("finetune")(finetune)
 app.add_typer(models, name="models")
 
@@ -388,12 +276,6 @@ def demo(
     from pipeline.progress import reporter
 
     return run_demo(folder, images, seed, typer.echo, reporter)
-
-
-def _storage(endpoint_url: str | None) -> "StorageConfig":
-    from pipeline.config import StorageConfig
-
-    return StorageConfig(endpoint_url=endpoint_url)
 
 
 @app.callback(invoke_without_command=True)

@@ -85,6 +85,17 @@ class RunConfig(Section):
     retry_failed: bool = Field(False, description="try every failed image again, permanent failures too")
 
 
+class DriftConfig(Section):
+    """When a run counts as unlike the runs before it."""
+
+    psi: float = Field(0.25, gt=0, description="population stability index that a feature must exceed, and")
+    p_value: float = Field(
+        0.001, gt=0, lt=1, description="p of the Kolmogorov-Smirnov test it must stay below"
+    )
+    runs: int = Field(5, ge=1, description="newest good runs of the recipe that it is compared with")
+    least_images: int = Field(30, ge=2, description="of the run and of those before it; fewer tell nothing")
+
+
 class JobConfig(Section):
     """Everything that `masklake segment` is told."""
 

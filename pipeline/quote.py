@@ -4,6 +4,7 @@ import json
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from pipeline.config import JobConfig, Recipe
 from pipeline.inventory import check_places, make_plan, nothing_seen
 from pipeline.progress import Reporter, duration
 from pipeline.registry.checkpoints import fetch_checkpoint
+from pipeline.runs import finished_runs
 from pipeline.table import Table
 
 EARLIER_RUNS = 5  # that are asked for their speed
@@ -121,16 +123,9 @@ def quote(config: JobConfig, price_per_hour: float | None, reporter: Reporter) -
 
 def _earlier_speed(table: Table, recipe: str) -> float | None:
     """Return images/s of the largest of the newest runs of this recipe: a small one is mostly Ray's start."""
-    finished: list[tuple[int, float]] = []
-    for run_id in reversed(table.run_ids()):
-        summary = table.read_run_file(run_id, "summary.json")
-        described = table.read_run_file(run_id, "config.json")
-        if summary and described and Recipe(**json.loads(described)["recipe"]).id == recipe:
-            facts = json.loads(summary)
-            finished.append((facts["images"], float(facts["images_per_second"])))
-        if len(finished) == EARLIER_RUNS:
-            break
-    return max(finished)[1] if finished else None
+    newest = islice(finished_runs(table, recipe), EARLIER_RUNS)
+    speeds = [(run.summary["images"], float(run.summary["images_per_second"])) for run in newest]
+    return max(speeds)[1] if speeds else None
 
 
 def _sample_speed(plan_file: Path, config: JobConfig, actor: SegmentBlock) -> float | None:

@@ -1,8 +1,10 @@
 """What several of these tests need: rows of a table, and a network that is tiny."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -11,7 +13,9 @@ import torch
 from models.attention_unet import AttentionUNet, AttentionUNetConfig
 from models.checkpoint import Checkpoint, ClassInfo, dump, load
 from models.preprocess import Normalisation
+from pipeline.config import Recipe, StorageConfig
 from pipeline.schema import ROW
+from pipeline.table import Table, write_part
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 
@@ -87,3 +91,51 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+class RunMaker:
+    """Puts finished runs into a table: their rows, config.json and summary.json."""
+
+    def __init__(self, folder: Path) -> None:
+        self.table = Table.open_or_create(str(folder / "masks"), StorageConfig())
+
+    def __call__(
+        self,
+        run_id: str,
+        confidence: Sequence[float],
+        *,
+        share: Sequence[float] | None = None,
+        entropy: Sequence[float] | None = None,
+        failed: int = 0,
+        side: int = 256,
+        finished: bool = True,
+    ) -> None:
+        """Commit a run of one image a confidence; `share` is that of its second class of two."""
+        count = len(confidence)
+        recipe = Recipe(checkpoint="c", classes=("ground", "cell"), side=side, overlap=0)
+        made = rows("ok", [f"{run_id}-{i}" for i in range(count)], run_id=run_id, recipe=recipe.id)
+        bad = rows("failed", [f"{run_id}-failed-{i}" for i in range(failed)], run_id=run_id, recipe=recipe.id)
+        values: dict[str, list[Any]] = {
+            "confidence": list(confidence),
+            "class_pixels": [[round(1e6 * (1 - s)), round(1e6 * s)] for s in share or [0.25] * count],
+            "attention": [
+                [{"block": "level2", "head": 0, "entropy_normalized": e}] for e in entropy or [0.5] * count
+            ],
+        }
+        for name, column in values.items():
+            field = ROW.field(name)
+            made = made.set_column(ROW.get_field_index(name), field, pa.array(column, field.type))
+        parts = [write_part(part, self.table.uri, StorageConfig()) for part in (made, bad) if part.num_rows]
+        self.table.commit(parts)
+        told = {"config": {"run": {"max_failed": 0.1}}, "recipe": recipe.model_dump(mode="json")}
+        self.table.write_run_file(run_id, "config.json", json.dumps(told).encode())
+        if finished:
+            summary = {"images": count + failed, "failures": {"fetch: SomeError": failed} if failed else {}}
+            summary["images_per_second"] = 1.0
+            self.table.write_run_file(run_id, "summary.json", json.dumps(summary).encode())
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> RunMaker:
+    """What puts finished runs into an empty table."""
+    return RunMaker(tmp_path)

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -270,9 +271,27 @@ def test_drop_run_and_compact(masks: str) -> None:
     assert "0: 0 masks" in run("show", masks).output
 
 
+def test_drift_and_pick(make_run: Any, tmp_path: Path) -> None:
+    """Both look at the newest run; the list goes to the terminal, to JSON lines, or to a file that `segment`
+    takes as its source."""
+    make_run("run-1", [0.9] * 40)
+    make_run("run-2", [0.9] * 39 + [0.2])
+    masks = make_run.table.uri
+    assert "run run-2: 40 images, against 40 of 1 earlier runs" in run("drift", masks).output
+    assert json.loads(run("drift", masks, "--json").output)["run_id"] == "run-2"
+    assert "no earlier good run" in run("drift", masks, "--run", "run-1").output
+    assert "file:///images/run-2-39" in run("pick", masks, "--for-labelling", "1").output
+    (line,) = run("pick", masks, "--for-labelling", "1", "--json").output.splitlines()
+    assert json.loads(line)["why"] == "confidence 0.200, usually 0.900 to 0.900"
+    out = tmp_path / "label.csv"
+    assert "3 images to label next" in run("pick", masks, "--for-labelling", "3", "--out", str(out)).output
+    header, first, *_ = out.read_text().splitlines()
+    assert (header, first.partition(",")[0]) == ("uri,score,why", "file:///images/run-2-39")
+
+
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
     """Every command that needs a table says so in one line."""
-    for arguments in (("show",), ("failures",), ("compact",), ("drop-run", "x")):
+    for arguments in (("show",), ("failures",), ("compact",), ("drift",), ("pick",), ("drop-run", "x")):
         result = run(arguments[0], str(tmp_path / "masks"), *arguments[1:])
         assert result.exit_code == 1
         assert result.stderr.startswith("error: there is no table at")

@@ -1,0 +1,44 @@
+"""The finished runs of a table: what each was told and what came of it, from the folders that they left."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import Recipe
+from pipeline.table import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRun:
+    """A run that came to its end."""
+
+    run_id: str
+    recipe: Recipe
+    config: dict[str, Any]  # of JobConfig
+    summary: dict[str, Any]  # of report.Summary
+
+
+def finished_runs(table: Table, recipe: str | None = None) -> Iterator[FinishedRun]:
+    """Yield the finished runs, of one recipe or of all, newest first; each is read when it is asked for."""
+    for run_id in reversed(table.run_ids()):
+        if (run := finished_run(table, run_id)) and recipe in {None, run.recipe.id}:
+            yield run
+
+
+def finished_run(table: Table, run_id: str) -> FinishedRun | None:
+    """Return a run, or None if it was interrupted, or its folder is gone or no longer what it was."""
+    summary = table.read_run_file(run_id, "summary.json")
+    described = table.read_run_file(run_id, "config.json")
+    if summary is None or described is None:
+        return None
+    try:
+        told = json.loads(described)
+        return FinishedRun(
+            run_id=run_id,
+            recipe=Recipe.model_validate(told["recipe"]),
+            config=told["config"],
+            summary=json.loads(summary),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
