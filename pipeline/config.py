@@ -73,6 +73,13 @@ class PredictConfig(Section):
     threads: int = Field(0, ge=0, description="CPU threads of one actor; 0: all cores divided by actors")
 
 
+class LeaseConfig(Section):
+    """A sign of life of whoever started the run from elsewhere."""
+
+    uri: str = Field(description="object that it writes again and again")
+    seconds: float = Field(120.0, gt=0, description="stop when it did not for so long")
+
+
 class RunConfig(Section):
     """How Ray is used, and when to stop."""
 
@@ -81,6 +88,7 @@ class RunConfig(Section):
     block_images: int = Field(64, ge=1, le=4096, description="images that travel and are written together")
     commit_seconds: float = Field(5.0, gt=0, description="seconds between commits")
     stall_seconds: float = Field(600.0, gt=0, description="stop when nothing has moved for so long")
+    lease: LeaseConfig | None = Field(None, description="default: the run goes on whoever started it")
     max_failed: float = Field(0.10, ge=0, le=1, description="share of failed images that still exits with 0")
     retry_failed: bool = Field(False, description="try every failed image again, permanent failures too")
 

@@ -35,6 +35,7 @@ from pipeline.blocks import (
 from pipeline.config import JobConfig, PredictConfig, Recipe
 from pipeline.errors import ConcurrentRunError, InterruptedRun, MasklakeError, StalledError, StorageError
 from pipeline.inventory import Plan, check_places, left_over, make_plan, nothing_seen
+from pipeline.lease import watched
 from pipeline.predict import check_tile_side, choose_device
 from pipeline.progress import Reporter
 from pipeline.registry.checkpoints import fetch_checkpoint
@@ -96,7 +97,11 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
         table.delete_failures(plan.outdated, recipe.id)
         reporter.started(plan.todo)
         run = _Run(config, table, labels, files.uri, checkpoint, reporter)
-        with Signals() as signals, ray_session(config.run.ray_address, signals):
+        with (
+            Signals() as signals,
+            watched(config.run.lease, config.storage, signals.stop),
+            ray_session(config.run.ray_address, signals),
+        ):
             run.all(plan, folder, signals)
     summary = Summary.of_run(table, labels.run_id, plan, time.monotonic() - started, run.stages())
     table.write_run_file(labels.run_id, "summary.json", summary.to_json())
@@ -263,7 +268,7 @@ class _Run:
             if signals.received:
                 raise InterruptedRun(
                     signals.received,
-                    f"stopped: {self.committed:,} images of this run are in {self.table.uri}; "
+                    f"stopped{signals.why}: {self.committed:,} images of this run are in {self.table.uri}; "
                     "the same command goes on from there",
                 )
             if stalled:

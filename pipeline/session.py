@@ -26,6 +26,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received = 0
+        self.why = ""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -43,6 +44,11 @@ class Signals:
         """Take the signals (again: Ray takes SIGTERM for itself when it starts)."""
         for signum in self._before:
             signal.signal(signum, self._note)
+
+    def stop(self, why: str) -> None:
+        """End the run as a first SIGTERM would, and let its last line say why."""
+        if not self.received:
+            self.received, self.why = signal.SIGTERM, f" ({why})"
 
     def _note(self, signum: int, _: FrameType | None) -> None:
         if self.received:

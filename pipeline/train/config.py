@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from models.stretch import are_percentiles
-from pipeline.config import DecodeConfig, Section, StorageConfig, TilingConfig
+from pipeline.config import DecodeConfig, LeaseConfig, Section, StorageConfig, TilingConfig
 
 ELSEWHERE = {"out", "registry", "workers", "storage"}  # sections that do not decide the result
 IGNORE = 255  # value of a label that no loss and no metric counts
@@ -165,6 +165,7 @@ class WorkersConfig(Section):
     threads: int = Field(0, ge=0, description="CPU threads of one worker; 0: all cores divided by workers")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     save_minutes: float = Field(10.0, gt=0, description="a state is also saved within an epoch so often")
+    lease: LeaseConfig | None = Field(None, description="default: the run goes on whoever started it")
     stall_seconds: float = Field(1800.0, gt=0, description="stop when the workers said nothing for so long")
     max_failures: int = Field(8, ge=-1, description="lost workers before the run gives up; -1: never")
 

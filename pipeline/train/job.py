@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pipeline import storage
 from pipeline.errors import ConfigError, InterruptedRun, MasklakeError, StalledError
+from pipeline.lease import watched
 from pipeline.predict import check_tile_side, choose_device
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.session import SPARE_CPUS, Signals, last_line, ray_session
@@ -54,12 +55,18 @@ def finetune(config: FinetuneConfig, reporter: TrainReporter, command: Sequence[
     if workers.ray_address is None:
         choose_device(workers.device)  # refuses what is not here, before anything starts
     found = look_for(config, folder, start)
-    with Signals() as signals, ray_session(workers.ray_address, signals):
+    with (
+        Signals() as signals,
+        watched(workers.lease, config.storage, signals.stop),
+        ray_session(workers.ray_address, signals),
+    ):
 
         def inspected(images: int) -> None:
             reporter.listed(images)
             if signals.received:
-                raise InterruptedRun(signals.received, "stopped before the first step; nothing was trained")
+                raise InterruptedRun(
+                    signals.received, f"stopped{signals.why} before the first step; nothing was trained"
+                )
 
         told = prepare(config, folder, found, files, reporter.say, inspected)
         _train(told, signals, reporter)
@@ -105,7 +112,7 @@ def _train(told: Assignment, signals: Signals, reporter: TrainReporter) -> None:
         if asked_at is not None and (over or time.monotonic() - asked_at > STOP_SECONDS):
             raise InterruptedRun(
                 signals.received,
-                f"stopped and saved at step {saved:,}; the same command goes on from there",
+                f"stopped{signals.why} and saved at step {saved:,}; the same command goes on from there",
             )
         if time.monotonic() - heard_at > told.config.workers.stall_seconds:
             raise StalledError(_stalled(told.config.workers, saved))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import StorageConfig
+from pipeline.lease import Lease
 from tests.integration.commands import Running, faults, run, wait_until
 from tests.integration.images import write_images
 from tests.integration.stores import check_once_each, open_table, rows_of
@@ -93,21 +95,25 @@ def before_id(rows: list[dict[str, object]]) -> object:
     return rows[0]["run_id"] if rows else None
 
 
-def test_ctrl_c_and_sigterm_keep_what_is_finished(
+def test_ctrl_c_sigterm_and_the_end_of_a_lease_keep_what_is_finished(
     source: Path, uris: set[str], checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Both commit what is finished, say how to go on and have their exit code; the same command goes on."""
-    table = tmp_path / "masks"
-    command = ["segment", source, "--table", table, "--model", checkpoint]
+    """Each commits what is finished, says how to go on and has its exit code; the same command goes on."""
+    table, config = tmp_path / "masks", tmp_path / "job.toml"
+    lease = Lease.take(f"file://{tmp_path}/lease.json", "the flow", 1, StorageConfig())
+    config.write_text(f'[run.lease]\nuri = "{lease.uri}"\nseconds = 600\n')
+    command = ["segment", source, "--table", table, "--model", checkpoint, "--config", config]
+    ends: dict[str, tuple[int, Callable[[int], None]]] = {
+        "": (signal.SIGINT, lambda pid: os.killpg(pid, signal.SIGINT)),  # a terminal's, to the whole group
+        " ": (signal.SIGTERM, lambda pid: os.kill(pid, signal.SIGTERM)),
+        " (the flow asked for it)": (signal.SIGTERM, lambda _: lease.ask_to_stop()),
+    }
     done = 0
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for why, (signum, end) in ends.items():
         seen = commits(table)
         with Running(*command, environment=faults(slow=0.5)) as stopped:
             stopped.until(lambda seen=seen: commits(table) > seen, "a commit")  # type: ignore[misc] # bound at once
-            if signum == signal.SIGINT:
-                os.killpg(stopped.process.pid, signum)  # a terminal sends it to the whole group
-            else:
-                os.kill(stopped.process.pid, signum)
+            end(stopped.process.pid)
             result = stopped.result()
             wait_until(lambda: not stopped.left(), "the end of what the command had started", seconds=60)
         assert result.code == 128 + signum, result
@@ -115,10 +121,10 @@ def test_ctrl_c_and_sigterm_keep_what_is_finished(
         rows = rows_of(table)
         check_once_each(rows, {row["uri"] for row in rows})
         assert done < len(rows) < IMAGES
-        assert f"stopped: {len(rows) - done} images of this run are in" in result.stderr, result
+        assert f"stopped{why.rstrip()}: {len(rows) - done} images of this run are in" in result.stderr, result
         assert "the same command goes on" in result.stderr
         done = len(rows)
-    last = run(*command)
+    last = run(*command[:-2])  # by hand, without the lease
     assert last.code == 0, last
     check_once_each(rows_of(table), uris)
 

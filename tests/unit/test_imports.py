@@ -18,7 +18,7 @@ LAYERS = (
     ("storage",),
     ("listing", "decode", "tiling", "predict", "encode", "progress", "session", "demo.nuclei", "demo.server"),
     ("conditional", "train.labels", "train.split", "train.coco", "train.metrics", "train.progress"),
-    ("registry.versions", "train.labelled"),
+    ("registry.versions", "lease", "train.labelled"),
     ("registry.aliases", "train.grid", "train.pictures", "train.show"),
     ("registry.checkpoints", "table", "train.card"),
     (

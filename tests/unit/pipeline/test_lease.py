@@ -1,0 +1,174 @@
+"""The lease: one owner, renewed while it lives, and heeded by the command that watches it."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import lease as module
+from pipeline import storage
+from pipeline.conditional import replace
+from pipeline.config import LeaseConfig, StorageConfig
+from pipeline.errors import ConflictError, StorageError
+from pipeline.lease import Lease, watched
+
+LOCAL = StorageConfig()
+QUICK = 0.05  # seconds
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where a lease will be, looked at often."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", QUICK)
+    return f"file://{tmp_path}/lease.json"
+
+
+def said(uri: str) -> dict[str, object]:
+    text: dict[str, object] = json.loads(Path(uri.removeprefix("file://")).read_text())
+    return text
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(QUICK / 5)
+
+
+def test_it_is_renewed_and_given_back(uri: str) -> None:
+    """It is there while the block runs, says who holds it, moves, and is gone afterwards."""
+    with Lease.take(uri, "one", 1, LOCAL).renewed(QUICK) as lease:
+        assert said(uri)["holder"] == "one"
+        until(lambda: said(uri)["beat"] != 1)
+        assert not lease.lost
+    assert not Path(uri.removeprefix("file://")).exists()
+
+
+def test_another_cannot_take_what_is_renewed(uri: str) -> None:
+    """The error names who holds it; the same holder, started again, has it at once."""
+    with Lease.take(uri, "one", 1, LOCAL).renewed(QUICK) as first:
+        with pytest.raises(ConflictError, match="one holds it"):
+            Lease.take(uri, "two", 20, LOCAL)
+        again = Lease.take(uri, "one", 1000, LOCAL)
+        until(lambda: first.lost)
+        assert not again.lost
+    assert said(uri)["holder"] == "one", "who lost it does not remove it"
+
+
+def test_what_nobody_renews_is_taken_over(uri: str) -> None:
+    """A holder that was killed is waited for, and then no more."""
+    dead = Lease.take(uri, "dead", 1, LOCAL)
+    started = time.monotonic()
+    Lease.take(uri, "new", 4 * QUICK, LOCAL)
+    assert time.monotonic() - started >= 4 * QUICK
+    assert said(uri)["holder"] == "new"
+    with pytest.raises(ConflictError):
+        dead.ask_to_stop()
+    assert dead.lost
+
+
+def test_of_racers_one_has_it(uri: str) -> None:
+    """Eight at the same moment: one takes it, seven are told."""
+    taken: list[Lease] = []
+    refused: list[Exception] = []
+
+    def race(number: int) -> None:
+        try:
+            taken.append(Lease.take(uri, f"{number}", 20, LOCAL))
+        except ConflictError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=race, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    until(lambda: bool(taken))
+    with taken[0].renewed(QUICK / 2):
+        for thread in threads:
+            thread.join()
+    assert (len(taken), len(refused)) == (1, 7)
+
+
+def test_a_command_goes_on_while_it_is_renewed_and_stops_when_not(uri: str) -> None:
+    """Longer than the lease without a word; then once, with the reason."""
+    reasons: list[str] = []
+    with watched(LeaseConfig(uri=uri, seconds=10 * QUICK), LOCAL, reasons.append):
+        with Lease.take(uri, "one", 1, LOCAL).renewed(QUICK):
+            time.sleep(20 * QUICK)
+            assert not reasons
+        until(lambda: bool(reasons))
+        time.sleep(5 * QUICK)
+    assert len(reasons) == 1
+    assert f"nobody renewed {uri} for 0.5 s" in reasons[0]
+
+
+def test_a_command_stops_when_asked(uri: str) -> None:
+    """Long before the lease would end."""
+    reasons: list[str] = []
+    with (
+        Lease.take(uri, "the flow", 1, LOCAL).renewed(QUICK) as lease,
+        watched(LeaseConfig(uri=uri, seconds=1000), LOCAL, reasons.append),
+    ):
+        lease.ask_to_stop()
+        until(lambda: bool(reasons))
+    assert reasons == ["the flow asked for it"]
+
+
+def test_a_store_that_is_away_stops_nothing(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the command nor the owner; both go on when it is back."""
+    reasons: list[str] = []
+    read, away = storage.read_version, threading.Event()
+
+    def sometimes(where: str, config: StorageConfig) -> tuple[bytes, str]:
+        if away.is_set():
+            raise StorageError("away")
+        return read(where, config)
+
+    monkeypatch.setattr(storage, "read_version", sometimes)
+    with (
+        Lease.take(uri, "one", 1, LOCAL).renewed(QUICK) as lease,
+        watched(LeaseConfig(uri=uri, seconds=6 * QUICK), LOCAL, reasons.append),
+    ):
+        away.set()
+        time.sleep(20 * QUICK)
+        away.clear()
+        beat = said(uri)["beat"]
+        until(lambda: said(uri)["beat"] != beat)
+        assert not lease.lost
+        time.sleep(10 * QUICK)
+    assert not reasons
+
+
+def test_a_lost_answer_loses_nothing(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A renewal that arrived although the store said nothing is the owner's own, and no rival's."""
+    lease = Lease.take(uri, "one", 1, LOCAL)
+
+    def deaf(*arguments: Any) -> None:
+        replace(*arguments)
+        raise StorageError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "replace", deaf)
+        with pytest.raises(StorageError, match="no answer"):
+            lease.ask_to_stop()
+    assert said(uri)["stop"] is True
+    lease.ask_to_stop()
+    assert not lease.lost
+    assert said(uri)["beat"] == 3
+
+
+def test_without_a_lease_nothing_is_watched() -> None:
+    """Who starts a command by hand needs none."""
+    before = threading.active_count()
+    with watched(None, LOCAL, lambda _: None):
+        assert threading.active_count() == before
+
+
+def test_something_else_in_its_place(uri: str) -> None:
+    """Is not overwritten."""
+    Path(uri.removeprefix("file://")).write_text("{")
+    with pytest.raises(StorageError, match="is no lease: remove it"):
+        Lease.take(uri, "one", 1, LOCAL)
