@@ -3,9 +3,11 @@
 Nothing heavy is imported up here, so that `masklake --help` answers at once.
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
@@ -13,7 +15,7 @@ import typer
 
 from pipeline.cli_errors import one_line
 from pipeline.cli_models import models
-from pipeline.cli_options import AsJson, Config, Debug, Endpoint, RegistryOption
+from pipeline.cli_options import AsJson, Config, Debug, Endpoint, Events, RegistryOption
 from pipeline.cli_table import COMMANDS as TABLE_COMMANDS
 from pipeline.cli_train import finetune
 from pipeline.errors import ConfigError
@@ -110,6 +112,7 @@ def segment(
         float | None,
         typer.Option("--max-failed", help="share of failed images that still exits with 0 [0.1]"),
     ] = None,
+    as_json: Events = False,
     debug: Debug = False,
 ) -> int:
     """Segment every image of SOURCE that the table does not have yet.
@@ -142,12 +145,12 @@ def segment(
             "run.max_failed": max_failed,
         },
     )
-    progress = reporter()
+    progress = reporter(as_json=as_json)
     try:
         summary = job.segment(settings, progress)
     finally:
         progress.close()
-    typer.echo(str(summary))
+    typer.echo(json.dumps({"event": "done", **asdict(summary)}) if as_json else str(summary))
     if summary.failed > settings.run.max_failed * max(1, summary.images):
         typer.secho(
             f"{summary.failed:,} of {summary.images:,} images failed, more than --max-failed "

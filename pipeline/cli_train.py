@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG001, PLR0913, PLR0917 - a command's parameters are its options
 
+import json
 import sys
 from importlib.util import find_spec
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli_errors import one_line
-from pipeline.cli_options import Config, Debug, Endpoint, RegistryOption
+from pipeline.cli_options import Config, Debug, Endpoint, Events, RegistryOption
 
 NEEDED = ("kornia", "matplotlib", "pandas", "pycocotools")  # beside what every command needs
 DATA, NETWORK, TRAINING, PLACE = "Data", "Network", "Training", "Where it runs"
@@ -159,6 +160,7 @@ def finetune(
         int | None, _option("--overlap", panel=PLACE, help="pixels that its tiles share [32]")
     ] = None,
     endpoint_url: Endpoint = None,
+    as_json: Events = False,
     debug: Debug = False,
 ) -> None:
     """Train a checkpoint on labelled images, on as many workers as there are.
@@ -239,21 +241,31 @@ def finetune(
     from pipeline.train.show import metrics_table
 
     settings = read_config(FinetuneConfig, config, options)
-    progress = reporter()
+    progress = reporter(as_json=as_json)
     try:
         done = job.finetune(settings, progress, ["masklake", *sys.argv[1:]])
     finally:
         progress.close()
+    registered = _register(register, done.uri, settings.registry, settings) if register else None
+    if as_json:
+        ended = {
+            "uri": done.uri,
+            "new": done.new,
+            "metrics": done.metrics.headline(),
+            "registered": registered,
+        }
+        typer.echo(json.dumps({"event": "done", **ended}))
+        return
     if not done.new:
         typer.echo(f"nothing to do: {settings.out} was finished before")
     Console().print(metrics_table(done.metrics))
     typer.echo(f"checkpoint  {done.uri}\npictures    {done.uri}/pictures\nuse it      --model {settings.out}")
-    if register:
-        _register(register, done.uri, settings.registry, settings)
+    if registered:
+        typer.echo(f"registered as {registered}: masklake models promote {registered}")
 
 
-def _register(name: str, folder: str, registry: str | None, settings: Any) -> None:
-    """Add the checkpoint to the registry, unless an earlier end of this command has done it."""
+def _register(name: str, folder: str, registry: str | None, settings: Any) -> str:
+    """Add the checkpoint to the registry, unless an earlier end of this command did; return NAME@vN."""
     from pipeline.registry.versions import Registry, digest_of, list_versions, read_folder, register
 
     place = Registry.of(registry, settings.storage)
@@ -261,7 +273,7 @@ def _register(name: str, folder: str, registry: str | None, settings: Any) -> No
     digest = digest_of(files)
     there = [version for version in list_versions(place, name) if version.digest == digest]
     version = there[-1] if there else register(place, name, files, None)
-    typer.echo(f"registered as {version.reference}: masklake models promote {version.reference}")
+    return version.reference
 
 
 def _workers(text: str | None) -> tuple[int | None, int | None]:

@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: a bar on a terminal, else a line every ten seconds.
+"""What is seen of a job while it runs: a bar on a terminal, else a line every ten seconds, or events.
 
 Fed by commits: an image counts once its row is in the table.
 """
@@ -17,6 +17,8 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+
+from pipeline.events import JsonLines
 
 LINE_SECONDS = 10.0
 
@@ -174,7 +176,38 @@ class Bar:
         self._progress.stop()
 
 
-def reporter(console: Console | None = None) -> Reporter:
-    """Return a bar where standard error is a terminal, else lines."""
+class Events(JsonLines):
+    """One JSON object a line, for programs; counts are those of the whole job so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tally = Tally(0)
+
+    def listed(self, images: int) -> None:
+        """Tell the count."""
+        self.tell_progress("listed", images=images)
+
+    def started(self, total: int) -> None:
+        """Tell what is to be done."""
+        self._tally = Tally(total)
+        self.tell("started", images=total)
+
+    def committed(self, images: int, failed: int) -> None:
+        """Tell how far it is."""
+        self._tally.done += images
+        self._tally.failed += failed
+        tally = self._tally
+        self.tell(
+            "committed", images=tally.done, of=tally.total, failed=tally.failed, images_per_second=tally.rate
+        )
+
+    def tick(self) -> None:
+        """Time is nothing to tell."""
+
+
+def reporter(console: Console | None = None, *, as_json: bool = False) -> Reporter:
+    """Return a bar where standard error is a terminal, else lines; or events."""
+    if as_json:
+        return Events()
     console = console or Console(stderr=True)
     return Bar(console) if console.is_terminal and sys.stderr.isatty() else Lines(console)

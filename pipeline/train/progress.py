@@ -1,4 +1,4 @@
-"""What a person sees while a network is trained: a bar on a terminal, else a line every ten seconds.
+"""What is seen of a training: a bar on a terminal, else a line every ten seconds, or events.
 
 Every epoch leaves one line behind, with what was measured after it.
 """
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from pipeline.events import JsonLines
 from pipeline.progress import LINE_SECONDS, duration, new_bar
 
 
@@ -123,7 +124,29 @@ def epoch_line(row: Mapping[str, Any]) -> str:
     )
 
 
-def reporter(console: Console | None = None) -> TrainReporter:
-    """Return a bar where standard error is a terminal, else lines."""
+class Events(JsonLines):
+    """One JSON object a line, for programs."""
+
+    def listed(self, images: int) -> None:
+        """Tell the count."""
+        self.tell_progress("inspected", images=images)
+
+    def stepped(self, step: int, of: int, rate: float) -> None:
+        """Tell how far it is."""
+        self.tell_progress("step", step=step, of=of, steps_per_second=rate)
+
+    def validated(self, images: int, of: int) -> None:
+        """Tell how far it is."""
+        self.tell_progress("validated", images=images, of=of)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Tell what was measured."""
+        self.tell("epoch", **{name: value for name, value in row.items() if name != "event"})
+
+
+def reporter(console: Console | None = None, *, as_json: bool = False) -> TrainReporter:
+    """Return a bar where standard error is a terminal, else lines; or events."""
+    if as_json:
+        return Events()
     console = console or Console(stderr=True)
     return Bar(console) if console.is_terminal and sys.stderr.isatty() else Lines(console)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A module of `pipeline` may import those of the rows above its own, not those beside it, and none below.
 LAYERS = (
-    ("errors",),
+    ("errors", "events"),
     ("config", "schema", "drawing"),
     ("train.config", "train.schema"),
     ("storage",),

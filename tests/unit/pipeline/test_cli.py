@@ -184,6 +184,9 @@ def test_done_exits_with_0(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("segment", "images", "--table", "masks")
     assert result.exit_code == 0
     assert "run run-1" in result.stdout
+    (line,) = run("segment", "images", "--table", "masks", "--json").stdout.splitlines()
+    assert json.loads(line)["event"] == "done"
+    assert json.loads(line)["failures"] == {"fetch: FetchError": 2}
 
 
 @pytest.mark.parametrize(

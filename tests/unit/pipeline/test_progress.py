@@ -1,12 +1,13 @@
 """Progress: lines when it is time, counts of what was committed, and times as a person says them."""
 
 import io
+import json
 import time
 
 import pytest
 from rich.console import Console
 
-from pipeline.progress import Bar, Lines, Reporter, Tally, duration, reporter
+from pipeline.progress import Bar, Events, Lines, Reporter, Tally, duration, reporter
 
 
 class Clock:
@@ -111,3 +112,25 @@ def test_without_a_terminal_there_are_lines() -> None:
     out, _ = console()
     chosen: Reporter = reporter(out)
     assert isinstance(chosen, Lines)
+
+
+def test_events_are_json_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line says what happened; counts are of the whole job, and listing is told once a second."""
+    clock = Clock(monkeypatch)
+    events: Reporter = reporter(as_json=True)
+    assert isinstance(events, Events)
+    for images in range(0, 1000, 100):
+        clock.now += 0.3
+        events.listed(images)
+    events.say('a "note"\nof two lines')
+    events.started(12)
+    clock.now += 2
+    events.committed(8, 1)
+    events.tick()
+    events.committed(4, 0)
+    events.close()
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["event"] for one in told] == [*["listed"] * 3, "note", "started", "committed", "committed"]
+    assert told[3]["text"] == 'a "note"\nof two lines'
+    assert told[-1].pop("images_per_second") > 0
+    assert told[-1] == {"event": "committed", "images": 12, "of": 12, "failed": 1}

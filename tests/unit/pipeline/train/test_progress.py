@@ -1,10 +1,12 @@
 """Lines and bar of a training run."""
 
 import io
+import json
 
+import pytest
 from rich.console import Console
 
-from pipeline.train.progress import Bar, Lines, epoch_line
+from pipeline.train.progress import Bar, Events, Lines, TrainReporter, epoch_line, reporter
 
 ROW = {"epoch": 3, "of": 120, "loss": 0.51234, "dice": 0.9, "iou": 0.82, "ece": None, "seconds": 75.0}
 
@@ -58,3 +60,20 @@ def test_the_bar_takes_every_event_and_leaves() -> None:
     bar.close()
     assert "epoch   3/120" in text(here)
     assert "a note" in text(here)
+
+
+def test_events_are_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Steps are told once a second, epochs with all that was measured, text as it is."""
+    events: TrainReporter = reporter(as_json=True)
+    assert isinstance(events, Events)
+    for step in range(1, 50):
+        events.stepped(step, 50, 1.5)
+    events.say("going on")
+    events.epoch({"event": "epoch", "epoch": 1, "of": 2, "loss": 0.5, "dice": 0.75})
+    events.close()
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert told == [
+        {"event": "step", "step": 1, "of": 50, "steps_per_second": 1.5},
+        {"event": "note", "text": "going on"},
+        {"event": "epoch", "epoch": 1, "of": 2, "loss": 0.5, "dice": 0.75},
+    ]

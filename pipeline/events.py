@@ -1,0 +1,33 @@
+"""What happens, for programs: one JSON object a line on standard output."""
+
+import json
+import sys
+import time
+from typing import Any, Final
+
+EVERY_SECONDS: Final = 1.0  # at most, of what only says how far it is
+
+
+class JsonLines:
+    """Writes events; a reader finds the kind of each in its field `event`."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Write one event, at once."""
+        sys.stdout.write(json.dumps({"event": event, **fields}, default=str) + "\n")
+        sys.stdout.flush()
+
+    def tell_progress(self, event: str, **fields: Any) -> None:
+        """Write one, unless another came just now."""
+        if time.monotonic() - self._last >= EVERY_SECONDS:
+            self._last = time.monotonic()
+            self.tell(event, **fields)
+
+    def say(self, text: str) -> None:
+        """Write a line of text."""
+        self.tell("note", text=text)
+
+    def close(self) -> None:
+        """Nothing is left open."""
