@@ -10,12 +10,16 @@ from typing import ParamSpec
 import typer
 
 from pipeline.errors import InterruptedRun, MasklakeError
+from pipeline.events import JsonLines
 
 P = ParamSpec("P")
 
 
 def one_line(function: Callable[P, int | None]) -> Callable[P, None]:
-    """Return the command with its errors as one line each; its option `debug` lets them through."""
+    """Return the command with its errors as one line each.
+
+    Its option `debug` lets them through; with its option `as_json` they are events, too.
+    """
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -25,6 +29,10 @@ def one_line(function: Callable[P, int | None]) -> Callable[P, None]:
             if kwargs.get("debug"):
                 raise
             stopped = isinstance(error, InterruptedRun)
+            if kwargs.get("as_json"):
+                JsonLines().tell(
+                    "error", type=type(error).__name__, text=str(error), transient=error.transient
+                )
             typer.secho(f"{'' if stopped else 'error: '}{error}", err=True, fg=None if stopped else "red")
             code = error.exit_code if isinstance(error, InterruptedRun) else 1
         except KeyboardInterrupt:

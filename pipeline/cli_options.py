@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-Config = Annotated[Path | None, typer.Option("--config", help="TOML file; options on the command line win")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="TOML or JSON file; options on the command line win")
+]
 RegistryOption = Annotated[  # whoever opens it knows the variable: read here, it would win over a TOML file
     str | None,
     typer.Option("--registry", help="folder or URI where NAME@ALIAS is looked up [MASKLAKE_REGISTRY]"),

@@ -146,18 +146,11 @@ def load_config(file: Path | None, options: Mapping[str, Any]) -> JobConfig:
 
 
 def read_config(kind: type[S], file: Path | None, options: Mapping[str, Any]) -> S:
-    """Return the configuration of `file`, with `options` (dotted name: value; None is not given) on top.
+    """Return the configuration of `file`, TOML or JSON, with `options` on top: dotted name to value or None.
 
     Raises ConfigError that names the file and the field.
     """
-    tree: dict[str, Any] = {}
-    if file is not None:
-        try:
-            tree = tomllib.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"--config: there is no file {file}") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"--config: {file} is not readable as TOML: {error}") from error
+    tree = {} if file is None else _read_tree(file)
     for name, value in options.items():
         if value is not None and value != ():
             _put(tree, name.split("."), value)
@@ -165,6 +158,20 @@ def read_config(kind: type[S], file: Path | None, options: Mapping[str, Any]) ->
         return kind.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{file or 'options'}: {_one_line(error)}") from error
+
+
+def _read_tree(file: Path) -> dict[str, Any]:
+    form = "JSON" if file.suffix == ".json" else "TOML"
+    try:
+        text = file.read_text(encoding="utf-8")
+        tree = json.loads(text) if form == "JSON" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise ConfigError(f"--config: there is no file {file}") from None
+    except (OSError, ValueError) as error:  # of UTF-8, TOML or JSON
+        raise ConfigError(f"--config: {file} is not readable as {form}: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"--config: {file} must hold an object with sections, got {type(tree).__name__}")
+    return tree
 
 
 def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:

@@ -10,6 +10,7 @@ MasklakeError                  the command ends with this one line; `--debug` sh
 │   └── ConcurrentPromotionError  another command moved the alias first; nothing was changed
 ├── TableError                 the table is missing, is something else, or has another schema
 │   └── ConcurrentRunError     another command wrote to the table in mid-run; nothing of it is lost
+├── ClusterError               Ray did not start, cannot be reached, or ended the run
 ├── StalledError               nothing moved for the stall timeout
 ├── InterruptedRun             Ctrl-C or SIGTERM: no fault, what was finished is committed
 └── ImageError                 one image is at fault: becomes its `failed` row, its neighbours go on
@@ -23,6 +24,8 @@ MasklakeError                  the command ends with this one line; `--debug` sh
 
 class MasklakeError(Exception):
     """Base of all: the message is one line that says what was expected, what came and what to do."""
+
+    transient = False  # True: the same command may well succeed a little later
 
 
 class ConfigError(MasklakeError):
@@ -61,8 +64,16 @@ class ConcurrentRunError(TableError):
     """Another command committed to the table while this one was running."""
 
 
+class ClusterError(MasklakeError):
+    """Ray did not start, cannot be reached, or ended the run; what was finished is kept."""
+
+    transient = True
+
+
 class StalledError(MasklakeError):
     """Nothing moved for longer than the stall timeout."""
+
+    transient = True
 
 
 class InterruptedRun(MasklakeError):  # noqa: N818 - not a fault: the user asked for it

@@ -33,7 +33,14 @@ from pipeline.blocks import (
     plan_rows,
 )
 from pipeline.config import JobConfig, PredictConfig, Recipe
-from pipeline.errors import ConcurrentRunError, InterruptedRun, MasklakeError, StalledError, StorageError
+from pipeline.errors import (
+    ClusterError,
+    ConcurrentRunError,
+    InterruptedRun,
+    MasklakeError,
+    StalledError,
+    StorageError,
+)
 from pipeline.inventory import Plan, check_places, left_over, make_plan, nothing_seen
 from pipeline.lease import watched
 from pipeline.predict import check_tile_side, choose_device
@@ -256,7 +263,7 @@ class _Run:
                 else:
                     self._commit(waiting)
                     if item is not None:
-                        raise MasklakeError(f"Ray stopped the run: {last_line(item)}") from item
+                        raise ClusterError(f"Ray stopped the run: {last_line(item)}") from item
                     return
             now = time.monotonic()
             if waiting and now - last_commit >= self.config.run.commit_seconds:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Final, Self
 
-from pipeline.errors import InterruptedRun, MasklakeError
+from pipeline.errors import ClusterError, InterruptedRun
 
 SPARE_CPUS: Final = 1  # that Ray is told of beside the cores: it wants a whole one for cutting the plan
 STREAM_END_SECONDS: Final = 30.0  # that Ray Data has to stop its tasks
@@ -60,7 +60,7 @@ class Signals:
 def ray_session(address: str | None, signals: Signals) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at `address`; leave it as it was found.
 
-    Raises MasklakeError if Ray cannot be started or reached, and InterruptedRun for SIGTERM meanwhile.
+    Raises ClusterError if Ray cannot be started or reached, and InterruptedRun for SIGTERM meanwhile.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -106,7 +106,7 @@ def _start_ray(address: str | None) -> None:
         ) from error
     except Exception as error:  # Ray raises a bare Exception where a node does not come up in time
         where = f"reached at {address}" if address else "started on this machine"
-        raise MasklakeError(f"Ray cannot be {where}: {last_line(error)}") from error
+        raise ClusterError(f"Ray cannot be {where}: {last_line(error)}") from error
 
 
 def _end_streams(before: set[threading.Thread]) -> None:

@@ -343,12 +343,16 @@ def _address(uri: str) -> str:
 
 
 def explain(error: BaseException, uri: str) -> StorageError:
-    """Return the one clear line for what a store's client library raised about `uri`."""
+    """Return the one clear line for what a store's client library raised about `uri`.
+
+    It is transient unless the reason is known, and will be the same the next time.
+    """
     if isinstance(error, StorageError):
         return error
     names = {type(cause).__name__ for cause in _causes(error)}
     text = " ".join(str(cause) for cause in _causes(error))
     bucket = split(uri)[1].partition("/")[0]
+    transient = False
     if names & {"NoCredentialsError", "PartialCredentialsError"}:
         problem = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use --anonymous"
     elif "InvalidAccessKeyId" in text or "SignatureDoesNotMatch" in text:
@@ -367,11 +371,14 @@ def explain(error: BaseException, uri: str) -> StorageError:
         "ClientConnectorDNSError",
     }:
         problem = f"the endpoint cannot be reached: check --endpoint-url and the network ({_line(error)})"
+        transient = True
     elif "No space left" in text:
         problem = "no space left on the device: free some and run the same command again"
     else:
-        problem = _line(error)
-    return StorageError(f"{uri}: {problem}")
+        problem, transient = _line(error), True
+    explained = StorageError(f"{uri}: {problem}")
+    explained.transient = transient
+    return explained
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+settings.register_profile("masklake", deadline=None)  # no test asserts a time
+settings.load_profile("masklake")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline import storage
-from pipeline.errors import ConfigError, InterruptedRun, MasklakeError, StalledError
+from pipeline.errors import ClusterError, ConfigError, InterruptedRun, MasklakeError, StalledError
 from pipeline.lease import watched
 from pipeline.predict import check_tile_side, choose_device
 from pipeline.registry.checkpoints import fetch_checkpoint
@@ -104,7 +104,7 @@ def _train(told: Assignment, signals: Signals, reporter: TrainReporter) -> None:
                 saved = event["step"]
         if over and asked_at is None:
             if error is not None:
-                raise MasklakeError(f"Ray ended the training: {last_line(error)}") from error
+                raise ClusterError(f"Ray ended the training: {last_line(error)}") from error
             return
         if signals.received and asked_at is None:
             asked_at = time.monotonic()

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline import cli, cli_errors, job
 from pipeline.config import JobConfig, SourceConfig, StorageConfig
-from pipeline.errors import ConcurrentRunError, InterruptedRun, StorageError
+from pipeline.errors import ConcurrentRunError, InterruptedRun, StalledError, StorageError
 from pipeline.report import Summary
 from pipeline.table import Table, write_part
 
@@ -230,6 +230,19 @@ def test_exit_codes_of_errors(
     assert result.exit_code == code
     assert result.stderr.startswith(words)
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_errors_are_events_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --json standard output says which error it was, and whether to try again."""
+    segment_is(monkeypatch, StalledError("nothing moved"))
+    result = run("segment", "images", "--table", "masks", "--json")
+    assert (result.exit_code, result.stderr) == (1, "error: nothing moved\n")
+    assert json.loads(result.stdout) == {
+        "event": "error",
+        "type": "StalledError",
+        "text": "nothing moved",
+        "transient": True,
+    }
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,21 @@ def test_a_missing_or_binary_file_is_a_clear_error(tmp_path: Path) -> None:
         load_config(tmp_path, NEEDED)  # a folder
 
 
+def test_json_is_taken_too(tmp_path: Path) -> None:
+    """A program that starts a job writes JSON; its mistakes are told alike."""
+    file = tmp_path / "job.json"
+    file.write_text('{"tiling": {"side": 512}}')
+    assert load_config(file, NEEDED).tiling.side == 512
+    for text, words in (
+        ("{", "not readable as JSON"),
+        ("[]", "must hold an object"),
+        ('{"x": 1}', "x is not a"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            load_config(file, NEEDED)
+
+
 def test_what_must_be_said_is_named() -> None:
     """Without a table the error names it."""
     with pytest.raises(ConfigError, match="table is missing"):

@@ -415,7 +415,7 @@ VERSIONS = st.tuples(st.sampled_from(["a", "b", "ü 1", "c%20", "d\ne"]), st.sam
 STATES = st.sampled_from([("ok", None), ("failed", "fetch"), ("failed", "decode"), ("failed", "worker")])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     source=st.lists(VERSIONS, min_size=1, max_size=12),
     table=st.dictionaries(VERSIONS, STATES, max_size=12),

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -26,7 +26,6 @@ def noise(grid: TileGrid, channels: int = 2) -> NDArray[np.uint8]:
 
 
 @given(grid=grids())
-@settings(deadline=None)
 def test_round_trip(grid: TileGrid) -> None:
     """Stitching an image's tiles gives the image back."""
     image_HWC = noise(grid)
@@ -51,7 +50,6 @@ def test_grid(grid: TileGrid) -> None:
 
 
 @given(grid=grids())
-@settings(deadline=None)
 def test_every_pixel_is_covered(grid: TileGrid) -> None:
     """Every padded pixel has a weight above 0, and neighbours share at least the overlap."""
     total = coverage(grid, window(grid.side))
