@@ -77,6 +77,7 @@ class LeaseConfig(Section):
     """A sign of life of whoever started the run from elsewhere."""
 
     uri: str = Field(description="object that it writes again and again")
+    run: str = Field(description="what it calls this run; another name there stops this one")
     seconds: float = Field(120.0, gt=0, description="stop when it did not for so long")
 
 

@@ -28,6 +28,7 @@ class Lease:
 
     uri: str
     holder: str
+    run: str  # that it is for: a command stops when the lease is for another
     config: StorageConfig
     lost: bool = False  # another owner took it
     _tag: str | None = None
@@ -37,12 +38,12 @@ class Lease:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def take(cls, uri: str, holder: str, patience: float, config: StorageConfig) -> Self:
+    def take(cls, uri: str, holder: str, run: str, patience: float, config: StorageConfig) -> Self:
         """Return the lease, new, or taken over from a holder of the same name or one that does not renew it.
 
         Raises ConflictError if another holder renews it within `patience` seconds, or StorageError.
         """
-        lease = cls(uri, holder, config)
+        lease = cls(uri, holder, run, config)
         found, lease._tag = _read(uri, config)
         deadline = time.monotonic() + (0 if found is None or found["holder"] == holder else patience)
         while time.monotonic() < deadline:
@@ -85,7 +86,8 @@ class Lease:
     def _write(self) -> None:
         with self._lock:
             self._beat += 1
-            data = json.dumps({"holder": self.holder, "beat": self._beat, "stop": self._stop}).encode()
+            told = {"holder": self.holder, "run": self.run, "beat": self._beat, "stop": self._stop}
+            data = json.dumps(told).encode()
             try:
                 if self._sent:  # the answer was lost: was it written?
                     now, tag = storage.read_version(self.uri, self.config)
@@ -128,8 +130,8 @@ def _watch(
         except StorageError:
             moved_at = time.monotonic()
             continue
-        if found is not None and found["stop"]:
-            stop(f"{found['holder']} asked for it")
+        if found is not None and (found["stop"] or found["run"] != lease.run):
+            stop(f"{found['holder']} {'asked for it' if found['stop'] else 'started another run'}")
             return
         if tag != seen:
             seen, moved_at = tag, time.monotonic()

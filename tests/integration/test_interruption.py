@@ -100,8 +100,8 @@ def test_ctrl_c_sigterm_and_the_end_of_a_lease_keep_what_is_finished(
 ) -> None:
     """Each commits what is finished, says how to go on and has its exit code; the same command goes on."""
     table, config = tmp_path / "masks", tmp_path / "job.toml"
-    lease = Lease.take(f"file://{tmp_path}/lease.json", "the flow", 1, StorageConfig())
-    config.write_text(f'[run.lease]\nuri = "{lease.uri}"\nseconds = 600\n')
+    lease = Lease.take(f"file://{tmp_path}/lease.json", "the flow", "x", 1, StorageConfig())
+    config.write_text(f'[run.lease]\nuri = "{lease.uri}"\nrun = "x"\nseconds = 600\n')
     command = ["segment", source, "--table", table, "--model", checkpoint, "--config", config]
     ends: dict[str, tuple[int, Callable[[int], None]]] = {
         "": (signal.SIGINT, lambda pid: os.killpg(pid, signal.SIGINT)),  # a terminal's, to the whole group

@@ -41,7 +41,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_it_is_renewed_and_given_back(uri: str) -> None:
     """It is there while the block runs, says who holds it, moves, and is gone afterwards."""
-    with Lease.take(uri, "one", 1, LOCAL).renewed(QUICK) as lease:
+    with Lease.take(uri, "one", "run", 1, LOCAL).renewed(QUICK) as lease:
         assert said(uri)["holder"] == "one"
         until(lambda: said(uri)["beat"] != 1)
         assert not lease.lost
@@ -50,10 +50,10 @@ def test_it_is_renewed_and_given_back(uri: str) -> None:
 
 def test_another_cannot_take_what_is_renewed(uri: str) -> None:
     """The error names who holds it; the same holder, started again, has it at once."""
-    with Lease.take(uri, "one", 1, LOCAL).renewed(QUICK) as first:
+    with Lease.take(uri, "one", "run", 1, LOCAL).renewed(QUICK) as first:
         with pytest.raises(ConflictError, match="one holds it"):
-            Lease.take(uri, "two", 20, LOCAL)
-        again = Lease.take(uri, "one", 1000, LOCAL)
+            Lease.take(uri, "two", "run", 20, LOCAL)
+        again = Lease.take(uri, "one", "run", 1000, LOCAL)
         until(lambda: first.lost)
         assert not again.lost
     assert said(uri)["holder"] == "one", "who lost it does not remove it"
@@ -61,9 +61,9 @@ def test_another_cannot_take_what_is_renewed(uri: str) -> None:
 
 def test_what_nobody_renews_is_taken_over(uri: str) -> None:
     """A holder that was killed is waited for, and then no more."""
-    dead = Lease.take(uri, "dead", 1, LOCAL)
+    dead = Lease.take(uri, "dead", "run", 1, LOCAL)
     started = time.monotonic()
-    Lease.take(uri, "new", 4 * QUICK, LOCAL)
+    Lease.take(uri, "new", "run", 4 * QUICK, LOCAL)
     assert time.monotonic() - started >= 4 * QUICK
     assert said(uri)["holder"] == "new"
     with pytest.raises(ConflictError):
@@ -78,7 +78,7 @@ def test_of_racers_one_has_it(uri: str) -> None:
 
     def race(number: int) -> None:
         try:
-            taken.append(Lease.take(uri, f"{number}", 20, LOCAL))
+            taken.append(Lease.take(uri, f"{number}", "run", 20, LOCAL))
         except ConflictError as error:
             refused.append(error)
 
@@ -95,8 +95,8 @@ def test_of_racers_one_has_it(uri: str) -> None:
 def test_a_command_goes_on_while_it_is_renewed_and_stops_when_not(uri: str) -> None:
     """Longer than the lease without a word; then once, with the reason."""
     reasons: list[str] = []
-    with watched(LeaseConfig(uri=uri, seconds=10 * QUICK), LOCAL, reasons.append):
-        with Lease.take(uri, "one", 1, LOCAL).renewed(QUICK):
+    with watched(LeaseConfig(uri=uri, run="run", seconds=10 * QUICK), LOCAL, reasons.append):
+        with Lease.take(uri, "one", "run", 1, LOCAL).renewed(QUICK):
             time.sleep(20 * QUICK)
             assert not reasons
         until(lambda: bool(reasons))
@@ -109,12 +109,25 @@ def test_a_command_stops_when_asked(uri: str) -> None:
     """Long before the lease would end."""
     reasons: list[str] = []
     with (
-        Lease.take(uri, "the flow", 1, LOCAL).renewed(QUICK) as lease,
-        watched(LeaseConfig(uri=uri, seconds=1000), LOCAL, reasons.append),
+        Lease.take(uri, "the flow", "run", 1, LOCAL).renewed(QUICK) as lease,
+        watched(LeaseConfig(uri=uri, run="run", seconds=1000), LOCAL, reasons.append),
     ):
         lease.ask_to_stop()
         until(lambda: bool(reasons))
     assert reasons == ["the flow asked for it"]
+
+
+def test_a_command_stops_when_another_is_started(uri: str) -> None:
+    """Its owner was gone, and a new one did not take it up again."""
+    Lease.take(uri, "dead", "run", 1, LOCAL)
+    reasons: list[str] = []
+    with watched(LeaseConfig(uri=uri, run="run", seconds=1000), LOCAL, reasons.append):
+        with Lease.take(uri, "heir", "run", 2 * QUICK, LOCAL).renewed(QUICK):
+            time.sleep(5 * QUICK)
+            assert not reasons, "the heir goes on with it"
+        with Lease.take(uri, "new", "other run", 2 * QUICK, LOCAL).renewed(QUICK):
+            until(lambda: bool(reasons))
+    assert reasons == ["new started another run"]
 
 
 def test_a_store_that_is_away_stops_nothing(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,8 +142,8 @@ def test_a_store_that_is_away_stops_nothing(uri: str, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(storage, "read_version", sometimes)
     with (
-        Lease.take(uri, "one", 1, LOCAL).renewed(QUICK) as lease,
-        watched(LeaseConfig(uri=uri, seconds=6 * QUICK), LOCAL, reasons.append),
+        Lease.take(uri, "one", "run", 1, LOCAL).renewed(QUICK) as lease,
+        watched(LeaseConfig(uri=uri, run="run", seconds=6 * QUICK), LOCAL, reasons.append),
     ):
         away.set()
         time.sleep(20 * QUICK)
@@ -144,7 +157,7 @@ def test_a_store_that_is_away_stops_nothing(uri: str, monkeypatch: pytest.Monkey
 
 def test_a_lost_answer_loses_nothing(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A renewal that arrived although the store said nothing is the owner's own, and no rival's."""
-    lease = Lease.take(uri, "one", 1, LOCAL)
+    lease = Lease.take(uri, "one", "run", 1, LOCAL)
 
     def deaf(*arguments: Any) -> None:
         replace(*arguments)
@@ -171,4 +184,4 @@ def test_something_else_in_its_place(uri: str) -> None:
     """Is not overwritten."""
     Path(uri.removeprefix("file://")).write_text("{")
     with pytest.raises(StorageError, match="is no lease: remove it"):
-        Lease.take(uri, "one", 1, LOCAL)
+        Lease.take(uri, "one", "run", 1, LOCAL)
