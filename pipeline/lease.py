@@ -76,7 +76,8 @@ class Lease:
             over.set()
             thread.join()
             if not self.lost:
-                storage.delete(self.uri, self.config)
+                with contextlib.suppress(StorageError):  # else the next owner waits for it to end
+                    storage.delete(self.uri, self.config)
 
     def ask_to_stop(self) -> None:
         """Let the command that watches it stop, after a last commit. Raises StorageError."""
@@ -144,9 +145,9 @@ def _read(uri: str, config: StorageConfig) -> tuple[dict[str, Any] | None, str |
     """Return what the lease says and its version; None if it is not there."""
     try:
         data, tag = storage.read_version(uri, config)
-        found: dict[str, Any] = json.loads(data)
+        told = json.loads(data)
+        return {name: told[name] for name in ("holder", "run", "beat", "stop")}, tag
     except FileNotFoundError:
         return None, None
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{uri} is no lease: remove it") from error
-    return found, tag

@@ -182,6 +182,7 @@ def test_without_a_lease_nothing_is_watched() -> None:
 
 def test_something_else_in_its_place(uri: str) -> None:
     """Is not overwritten."""
-    Path(uri.removeprefix("file://")).write_text("{")
-    with pytest.raises(StorageError, match="is no lease: remove it"):
-        Lease.take(uri, "one", "run", 1, LOCAL)
+    for text in ("{", "[]", '{"holder": "x"}'):
+        Path(uri.removeprefix("file://")).write_text(text)
+        with pytest.raises(StorageError, match="is no lease: remove it"):
+            Lease.take(uri, "one", "run", 1, LOCAL)
