@@ -17,6 +17,7 @@ from pipeline.blocks import STAGES, WRITTEN, RowLabels
 from pipeline.config import JobConfig, RunConfig, SourceConfig, StorageConfig
 from pipeline.errors import ConcurrentRunError, InterruptedRun, MasklakeError, StalledError, StorageError
 from pipeline.progress import Tally
+from pipeline.session import Signals
 from pipeline.table import Part, Table, write_part
 
 LOCAL = StorageConfig()
@@ -84,10 +85,6 @@ def make_run(table: Table, tiny: Checkpoint) -> Callable[..., Any]:
     return make
 
 
-def quiet(signum: int = 0) -> Any:
-    return SimpleNamespace(received=signum)
-
-
 # ---------------------------------------------------------------- the commit loop
 
 
@@ -100,7 +97,7 @@ def test_what_the_stream_brings_is_committed_and_counted(
         for what in (("ok", "abc"), ("failed", "de"), ("ok", "f"))
     ]
     run = make_run()
-    run._commit_stream(Stream(received(*parts[:2]), received(), received(parts[2])), quiet())
+    run._commit_stream(Stream(received(*parts[:2]), received(), received(parts[2])), Signals())
     assert table.rows(["image_id"]).num_rows == run.committed == 6
     assert (run.reporter.tally.done, run.reporter.tally.failed) == (6, 2)
     assert run.seconds == dict.fromkeys(STAGES, 3.0)
@@ -113,7 +110,7 @@ def test_a_stream_that_breaks_loses_nothing(
     part = write_part(make_rows("ok", "abc"), table.uri, LOCAL)
     error = RuntimeError("Traceback:\n  much text\nRayTaskError: the cluster is gone")
     with pytest.raises(MasklakeError, match=r"^Ray stopped the run: RayTaskError: the cluster is gone$"):
-        make_run()._commit_stream(Stream(received(part), error), quiet())
+        make_run()._commit_stream(Stream(received(part), error), Signals())
     assert table.rows(["image_id"]).num_rows == 3
 
 
@@ -125,7 +122,7 @@ def test_a_writer_that_cannot_write_ends_the_run(
     problem = pa.Table.from_pylist([{"problem": "file:///masks: no space left"}], WRITTEN)
     run = make_run(commit_seconds=3600.0)
     with pytest.raises(StorageError, match=r"^file:///masks: no space left$"):
-        run._commit_stream(Stream(received(part), problem), quiet())
+        run._commit_stream(Stream(received(part), problem), Signals())
     assert table.rows(["image_id"]).num_rows == 3
 
 
@@ -135,7 +132,7 @@ def test_a_signal_commits_and_stops(
     """After Ctrl-C the finished parts are committed, and the error says how many and how to go on."""
     monkeypatch.setattr(job, "POLL_SECONDS", 0.01)
     parts = [write_part(make_rows("ok", names), table.uri, LOCAL) for names in ("ab", "c")]
-    hold, signals = threading.Event(), quiet()
+    hold, signals = threading.Event(), Signals()
     threading.Timer(1.0, lambda: setattr(signals, "received", signal.SIGTERM)).start()
     stream = Stream(*(received(part) for part in parts), hold=hold)
     with pytest.raises(
@@ -155,7 +152,7 @@ def test_a_stream_that_stands_still_is_given_up(
     part = write_part(make_rows("ok", "ab"), table.uri, LOCAL)
     hold = threading.Event()
     with pytest.raises(StalledError, match=r"nothing has moved for 0 s; 2 images are in the table"):
-        make_run(stall_seconds=0.3)._commit_stream(Stream(received(part), hold=hold), quiet())
+        make_run(stall_seconds=0.3)._commit_stream(Stream(received(part), hold=hold), Signals())
     hold.set()
     assert table.rows(["image_id"]).num_rows == 2
 
@@ -168,7 +165,7 @@ def test_a_second_writer_ends_the_run(
     other = Table.open(table.uri, LOCAL)
     other.commit([write_part(make_rows("ok", "c", run_id="run-2"), table.uri, LOCAL)])
     with pytest.raises(ConcurrentRunError):
-        make_run()._commit_stream(Stream(received(part)), quiet())
+        make_run()._commit_stream(Stream(received(part)), Signals())
     assert Table.open(table.uri, LOCAL).rows(["image_id"]).num_rows == 1
 
 
