@@ -3,7 +3,6 @@
 Nothing heavy is imported up here, so that `masklake --help` answers at once.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -15,10 +14,11 @@ import typer
 
 from pipeline.cli_errors import one_line
 from pipeline.cli_models import models
-from pipeline.cli_options import AsJson, Config, Debug, Endpoint, Events, RegistryOption
+from pipeline.cli_options import AsEvents, AsJson, Config, Debug, Endpoint, RegistryOption
 from pipeline.cli_table import COMMANDS as TABLE_COMMANDS
 from pipeline.cli_train import finetune
 from pipeline.errors import ConfigError
+from pipeline.events import JsonLines
 
 if TYPE_CHECKING:
     from pipeline.config import JobConfig
@@ -112,7 +112,7 @@ def segment(
         float | None,
         typer.Option("--max-failed", help="share of failed images that still exits with 0 [0.1]"),
     ] = None,
-    as_json: Events = False,
+    as_json: AsEvents = False,
     debug: Debug = False,
 ) -> int:
     """Segment every image of SOURCE that the table does not have yet.
@@ -150,7 +150,10 @@ def segment(
         summary = job.segment(settings, progress)
     finally:
         progress.close()
-    typer.echo(json.dumps({"event": "done", **asdict(summary)}) if as_json else str(summary))
+    if as_json:
+        JsonLines().tell("done", **asdict(summary))
+    else:
+        typer.echo(str(summary))
     if summary.failed > settings.run.max_failed * max(1, summary.images):
         typer.secho(
             f"{summary.failed:,} of {summary.images:,} images failed, more than --max-failed "

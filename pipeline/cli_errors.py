@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import ParamSpec
 
@@ -29,10 +29,7 @@ def one_line(function: Callable[P, int | None]) -> Callable[P, None]:
             if kwargs.get("debug"):
                 raise
             stopped = isinstance(error, InterruptedRun)
-            if kwargs.get("as_json"):
-                JsonLines().tell(
-                    "error", type=type(error).__name__, text=str(error), transient=error.transient
-                )
+            _tell(error, error.transient, kwargs)
             typer.secho(f"{'' if stopped else 'error: '}{error}", err=True, fg=None if stopped else "red")
             code = error.exit_code if isinstance(error, InterruptedRun) else 1
         except KeyboardInterrupt:
@@ -44,11 +41,17 @@ def one_line(function: Callable[P, int | None]) -> Callable[P, None]:
         except OSError as error:  # a full disk, a folder that is not there
             if kwargs.get("debug"):
                 raise
+            _tell(error, False, kwargs)
             typer.secho(f"error: {error}", err=True, fg="red")
             code = 1
         raise typer.Exit(code)
 
     return run
+
+
+def _tell(error: Exception, transient: bool, options: Mapping[str, object]) -> None:
+    if options.get("as_json"):
+        JsonLines().tell("error", type=type(error).__name__, text=str(error), transient=transient)
 
 
 def shown(text: str) -> str:

@@ -14,5 +14,6 @@ RegistryOption = Annotated[  # whoever opens it knows the variable: read here, i
 ]
 Endpoint = Annotated[str | None, typer.Option("--endpoint-url", help="S3-compatible endpoint")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-Events = Annotated[bool, typer.Option("--json", help="print what happens, and the summary, as JSON lines")]
+AsLines = Annotated[bool, typer.Option("--json", help="print one JSON object a line")]
+AsEvents = Annotated[bool, typer.Option("--json", help="print what happens, and the summary, as JSON lines")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli_errors import one_line, shown
-from pipeline.cli_options import AsJson, Debug, Endpoint
+from pipeline.cli_options import AsJson, AsLines, Debug, Endpoint
 
 if TYPE_CHECKING:
     from pipeline.config import StorageConfig
     from pipeline.table import Table
 
 TableUri = Annotated[str, typer.Argument(metavar="TABLE", help="folder or bucket URI of the table")]
-JsonLines = Annotated[bool, typer.Option("--json", help="print one JSON object a line")]
 RunOption = Annotated[
     str | None, typer.Option("--run", metavar="RUN_ID", help="as shown by masklake show [the newest]")
 ]
@@ -56,7 +55,7 @@ def failures(
     table: TableUri,
     run_id: Annotated[str | None, typer.Option("--run", help="of this run only")] = None,
     endpoint_url: Endpoint = None,
-    as_json: JsonLines = False,
+    as_json: AsLines = False,
     debug: Debug = False,
 ) -> None:
     """List the images that failed, each with stage and reason.
@@ -140,9 +139,12 @@ def drift(
     """
     from pipeline.config import DriftConfig
     from pipeline.drift import drift as compare
+    from pipeline.drift import keep
 
-    found = compare(_open(table, endpoint_url), run_id, DriftConfig())
+    opened = _open(table, endpoint_url)
+    found = compare(opened, run_id, DriftConfig())
     typer.echo(found.to_json() if as_json else str(found))
+    keep(opened, found)
 
 
 @one_line
@@ -154,7 +156,7 @@ def pick(
         Path | None, typer.Option("--out", help="write a CSV file here; masklake segment reads it, too")
     ] = None,
     endpoint_url: Endpoint = None,
-    as_json: JsonLines = False,
+    as_json: AsLines = False,
     debug: Debug = False,
 ) -> None:
     """List the images of a run that are most worth a label: those least like the runs before it.

@@ -2,7 +2,6 @@
 
 # ruff: noqa: ARG001, PLR0913, PLR0917 - a command's parameters are its options
 
-import json
 import sys
 from importlib.util import find_spec
 from typing import Annotated, Any
@@ -10,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli_errors import one_line
-from pipeline.cli_options import Config, Debug, Endpoint, Events, RegistryOption
+from pipeline.cli_options import AsEvents, Config, Debug, Endpoint, RegistryOption
+from pipeline.events import JsonLines
 
 NEEDED = ("kornia", "matplotlib", "pandas", "pycocotools")  # beside what every command needs
 DATA, NETWORK, TRAINING, PLACE = "Data", "Network", "Training", "Where it runs"
@@ -160,7 +160,7 @@ def finetune(
         int | None, _option("--overlap", panel=PLACE, help="pixels that its tiles share [32]")
     ] = None,
     endpoint_url: Endpoint = None,
-    as_json: Events = False,
+    as_json: AsEvents = False,
     debug: Debug = False,
 ) -> None:
     """Train a checkpoint on labelled images, on as many workers as there are.
@@ -246,21 +246,17 @@ def finetune(
         done = job.finetune(settings, progress, ["masklake", *sys.argv[1:]])
     finally:
         progress.close()
+    if not as_json:
+        if not done.new:
+            typer.echo(f"nothing to do: {settings.out} was finished before")
+        Console().print(metrics_table(done.metrics))
+        typer.echo(f"checkpoint  {done.uri}\npictures    {done.uri}/pictures")
+        typer.echo(f"use it      --model {settings.out}")
     registered = _register(register, done.uri, settings.registry, settings) if register else None
     if as_json:
-        ended = {
-            "uri": done.uri,
-            "new": done.new,
-            "metrics": done.metrics.headline(),
-            "registered": registered,
-        }
-        typer.echo(json.dumps({"event": "done", **ended}))
-        return
-    if not done.new:
-        typer.echo(f"nothing to do: {settings.out} was finished before")
-    Console().print(metrics_table(done.metrics))
-    typer.echo(f"checkpoint  {done.uri}\npictures    {done.uri}/pictures\nuse it      --model {settings.out}")
-    if registered:
+        metrics = done.metrics.headline()
+        JsonLines().tell("done", uri=done.uri, new=done.new, metrics=metrics, registered=registered)
+    elif registered:
         typer.echo(f"registered as {registered}: masklake models promote {registered}")
 
 

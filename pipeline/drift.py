@@ -8,6 +8,7 @@ next to nothing where images are many.
 import json
 from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,10 +81,7 @@ def drift(table: Table, run_id: str | None, config: DriftConfig) -> Drift:
 
     Raises TableError if there is no such finished run.
     """
-    run = chosen_run(table, run_id)
-    now = features(table, run)
-    good = earlier_runs(table, run, config.runs)
-    before = together([features(table, one) for one in good], MOST_IMAGES)
+    run, now, good, before = with_earlier(table, run_id, config.runs)
     enough = before is not None and min(now.images, before.images) >= config.least_images
     return Drift(
         table=table.uri,
@@ -95,8 +93,29 @@ def drift(table: Table, run_id: str | None, config: DriftConfig) -> Drift:
     )
 
 
-def chosen_run(table: Table, run_id: str | None) -> FinishedRun:
-    """Return a finished run, the newest by default. Raises TableError if there is none."""
+def keep(table: Table, found: Drift) -> None:
+    """Write the finding into the run's folder: no later run is compared with one that drifted."""
+    table.write_run_file(found.run_id, FILE, found.to_json())
+
+
+class WithEarlier(NamedTuple):
+    """A run beside the newest good runs of its recipe before it."""
+
+    run: FinishedRun
+    now: Features
+    good: list[FinishedRun]  # newest first
+    before: Features | None  # of the good runs, together
+
+
+def with_earlier(table: Table, run_id: str | None, most: int) -> WithEarlier:
+    """Return a run, the newest by default, and what to compare it with. Raises TableError without one."""
+    run = _chosen(table, run_id)
+    good = _earlier(table, run, most)
+    before = together([features(table, one) for one in good], MOST_IMAGES)
+    return WithEarlier(run, features(table, run), good, before)
+
+
+def _chosen(table: Table, run_id: str | None) -> FinishedRun:
     if run_id is None:
         if (run := next(finished_runs(table), None)) is None:
             raise TableError(f"{table.uri} has no finished run: wait for one, or repeat masklake segment")
@@ -106,8 +125,7 @@ def chosen_run(table: Table, run_id: str | None) -> FinishedRun:
     return run
 
 
-def earlier_runs(table: Table, run: FinishedRun, most: int) -> list[FinishedRun]:
-    """Return the newest good runs of the same recipe that were begun before this one, newest first."""
+def _earlier(table: Table, run: FinishedRun, most: int) -> list[FinishedRun]:
     before = (
         one for one in finished_runs(table, run.recipe.id) if one.run_id < run.run_id and _good(table, one)
     )
@@ -116,11 +134,13 @@ def earlier_runs(table: Table, run: FinishedRun, most: int) -> list[FinishedRun]
 
 def _good(table: Table, run: FinishedRun) -> bool:
     """Return whether a run is one to be compared with: few failures, and no drift found in it."""
-    failed = sum(run.summary["failures"].values())
-    if failed > run.config["run"]["max_failed"] * run.summary["images"]:
+    if run.failed > run.max_failed * run.images:
         return False
     found = table.read_run_file(run.run_id, FILE)
-    return found is None or not json.loads(found)["drifted"]
+    try:
+        return found is None or not json.loads(found)["drifted"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TableError(f"{table.uri}: {FILE} of run {run.run_id} is not ours: remove it") from error
 
 
 def compare(before: Features, now: Features, config: DriftConfig) -> list[Shift]:

@@ -42,9 +42,9 @@ def features(table: Table, run: FinishedRun) -> Features:
     columns |= {f"share of {name}": shares_NK[:, k] for k, name in enumerate(run.recipe.classes) if k}
     heads = pc.list_flatten(rows["attention"])  # as many of every image: they have one recipe
     each = len(heads) // max(1, rows.num_rows)
+    entropies = _numbers(pc.struct_field(heads, "entropy_normalized"))
     for place, head in enumerate(heads.slice(0, each).to_pylist()):
-        entropies_N = _numbers(pc.struct_field(heads, "entropy_normalized"))[place::each]
-        columns[f"attention entropy of {head['block']}, head {head['head']}"] = entropies_N
+        columns[f"attention entropy of {head['block']}, head {head['head']}"] = entropies[place::each]
     values_NF = np.stack([column.astype(np.float32) for column in columns.values()], axis=1)
     return Features(names=tuple(columns), uris=rows["uri"], values_NF=values_NF)
 

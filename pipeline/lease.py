@@ -46,8 +46,8 @@ class Lease:
         lease = cls(uri, holder, run, config)
         found, lease._tag = _read(uri, config)
         deadline = time.monotonic() + (0 if found is None or found["holder"] == holder else patience)
-        while time.monotonic() < deadline:
-            time.sleep(min(LOOK_SECONDS, patience))
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(LOOK_SECONDS, left))
             now, tag = _read(uri, config)
             if now is None:
                 lease._tag = None

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import DriftConfig
-from pipeline.drift import MOST_IMAGES, chosen_run, earlier_runs
-from pipeline.features import Features, features, together
+from pipeline.drift import with_earlier
+from pipeline.features import Features
 from pipeline.table import Table
 
 USUAL = (0.16, 0.84)  # quantiles: one standard deviation to both sides, were the feature normal
@@ -37,9 +37,7 @@ class Picked:
 def pick(table: Table, run_id: str | None, images: int, config: DriftConfig) -> list[Picked]:
     """Return the images of a run, the newest by default, that differ most from the earlier good runs of its
     recipe, or from its own usual images if there are none. Raises TableError if there is no such run."""
-    run = chosen_run(table, run_id)
-    now = features(table, run)
-    before = together([features(table, one) for one in earlier_runs(table, run, config.runs)], MOST_IMAGES)
+    _, now, _, before = with_earlier(table, run_id, config.runs)
     return most_unlike(now, before or now, images) if now.images else []
 
 

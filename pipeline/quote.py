@@ -124,7 +124,7 @@ def quote(config: JobConfig, price_per_hour: float | None, reporter: Reporter) -
 def _earlier_speed(table: Table, recipe: str) -> float | None:
     """Return images/s of the largest of the newest runs of this recipe: a small one is mostly Ray's start."""
     newest = islice(finished_runs(table, recipe), EARLIER_RUNS)
-    speeds = [(run.summary["images"], float(run.summary["images_per_second"])) for run in newest]
+    speeds = [(run.images, run.images_per_second) for run in newest]
     return max(speeds)[1] if speeds else None
 
 

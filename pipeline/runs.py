@@ -1,9 +1,8 @@
-"""The finished runs of a table: what each was told and what came of it, from the folders that they left."""
+"""The finished runs of a table: what they were told and what came of them, from the folders they left."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.config import Recipe
 from pipeline.table import Table
@@ -15,8 +14,10 @@ class FinishedRun:
 
     run_id: str
     recipe: Recipe
-    config: dict[str, Any]  # of JobConfig
-    summary: dict[str, Any]  # of report.Summary
+    images: int  # rows that it committed
+    failed: int  # of them
+    max_failed: float  # share of failed images that it was told to accept
+    images_per_second: float
 
 
 def finished_runs(table: Table, recipe: str | None = None) -> Iterator[FinishedRun]:
@@ -33,12 +34,14 @@ def finished_run(table: Table, run_id: str) -> FinishedRun | None:
     if summary is None or described is None:
         return None
     try:
-        told = json.loads(described)
+        told, came = json.loads(described), json.loads(summary)
         return FinishedRun(
             run_id=run_id,
             recipe=Recipe.model_validate(told["recipe"]),
-            config=told["config"],
-            summary=json.loads(summary),
+            images=int(came["images"]),
+            failed=sum(came["failures"].values()),
+            max_failed=float(told["config"]["run"]["max_failed"]),
+            images_per_second=float(came["images_per_second"]),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

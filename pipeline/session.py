@@ -27,6 +27,7 @@ class Signals:
     def __init__(self) -> None:
         self.received = 0
         self.why = ""
+        self._heard = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -51,9 +52,10 @@ class Signals:
             self.received, self.why = signal.SIGTERM, f" ({why})"
 
     def _note(self, signum: int, _: FrameType | None) -> None:
-        if self.received:
+        if self._heard:
             os._exit(128 + signum)
-        self.received = signum
+        self._heard = True
+        self.received = self.received or signum  # after `stop` a first signal is only noted, too
 
 
 @contextlib.contextmanager

@@ -103,13 +103,13 @@ def test_ctrl_c_sigterm_and_the_end_of_a_lease_keep_what_is_finished(
     lease = Lease.take(f"file://{tmp_path}/lease.json", "the flow", "x", 1, StorageConfig())
     config.write_text(f'[run.lease]\nuri = "{lease.uri}"\nrun = "x"\nseconds = 600\n')
     command = ["segment", source, "--table", table, "--model", checkpoint, "--config", config]
-    ends: dict[str, tuple[int, Callable[[int], None]]] = {
-        "": (signal.SIGINT, lambda pid: os.killpg(pid, signal.SIGINT)),  # a terminal's, to the whole group
-        " ": (signal.SIGTERM, lambda pid: os.kill(pid, signal.SIGTERM)),
-        " (the flow asked for it)": (signal.SIGTERM, lambda _: lease.ask_to_stop()),
-    }
+    ends: list[tuple[int, Callable[[int], None], str]] = [
+        (signal.SIGINT, lambda pid: os.killpg(pid, signal.SIGINT), ""),  # a terminal's, to the whole group
+        (signal.SIGTERM, lambda pid: os.kill(pid, signal.SIGTERM), ""),
+        (signal.SIGTERM, lambda _: lease.ask_to_stop(), " (the flow asked for it)"),
+    ]
     done = 0
-    for why, (signum, end) in ends.items():
+    for signum, end, why in ends:
         seen = commits(table)
         with Running(*command, environment=faults(slow=0.5)) as stopped:
             stopped.until(lambda seen=seen: commits(table) > seen, "a commit")  # type: ignore[misc] # bound at once
@@ -121,7 +121,7 @@ def test_ctrl_c_sigterm_and_the_end_of_a_lease_keep_what_is_finished(
         rows = rows_of(table)
         check_once_each(rows, {row["uri"] for row in rows})
         assert done < len(rows) < IMAGES
-        assert f"stopped{why.rstrip()}: {len(rows) - done} images of this run are in" in result.stderr, result
+        assert f"stopped{why}: {len(rows) - done} images of this run are in" in result.stderr, result
         assert "the same command goes on" in result.stderr
         done = len(rows)
     last = run(*command[:-2])  # by hand, without the lease

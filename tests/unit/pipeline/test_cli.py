@@ -245,6 +245,13 @@ def test_errors_are_events_for_programs(monkeypatch: pytest.MonkeyPatch) -> None
     }
 
 
+def test_an_error_of_the_system_is_an_event_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is told to programs as it is to people."""
+    segment_is(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "/tmp/x"))
+    told = json.loads(run("segment", "images", "--table", "masks", "--json").stdout)
+    assert (told["event"], told["type"], told["transient"]) == ("error", "OSError", False)
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """With --debug the error is not made small."""
     segment_is(monkeypatch, StorageError("no"))
@@ -294,7 +301,9 @@ def test_drift_and_pick(make_run: Any, tmp_path: Path) -> None:
     make_run("run-2", [0.9] * 39 + [0.2])
     masks = make_run.table.uri
     assert "run run-2: 40 images, against 40 of 1 earlier runs" in run("drift", masks).output
-    assert json.loads(run("drift", masks, "--json").output)["run_id"] == "run-2"
+    told = json.loads(run("drift", masks, "--json").output)
+    assert told["run_id"] == "run-2"
+    assert json.loads(make_run.table.read_run_file("run-2", "drift.json")) == told, "the finding is kept"
     assert "no earlier good run" in run("drift", masks, "--run", "run-1").output
     assert "file:///images/run-2-39" in run("pick", masks, "--for-labelling", "1").output
     (line,) = run("pick", masks, "--for-labelling", "1", "--json").output.splitlines()

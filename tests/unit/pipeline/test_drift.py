@@ -1,6 +1,7 @@
 """Drift: a run against the good runs before it, from committed rows only."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 from scipy.stats import norm
 
 from pipeline.config import DriftConfig
-from pipeline.drift import Drift, drift, population_stability_index
+from pipeline.drift import Drift, Shift, drift, keep, population_stability_index
 from pipeline.errors import TableError
 
 CONFIG = DriftConfig()
 MakeRun = Any  # the fixture's RunMaker
+SHIFT = Shift(feature="confidence", before=0.9, now=0.5, psi=2, ks=0.9, p_value=1e-9, drifted=True)
 USUAL = np.random.default_rng(0).beta(40, 4, 2000)  # confidences around 0.9
 
 
@@ -72,11 +74,21 @@ def test_only_good_earlier_runs_of_the_recipe_count(make_run: MakeRun) -> None:
     make_run("2c", usual(40, 11), finished=False)
     make_run("2d", usual(40, 12), failed=5)
     make_run("2e", usual(40, 13), failed=4)  # a tenth is within the run's own limit
-    make_run.table.write_run_file("3", "drift.json", b'{"drifted": true}')
-    make_run.table.write_run_file("4", "drift.json", b'{"drifted": false}')
+    keep(make_run.table, replace(drift(make_run.table, "3", CONFIG), shifts=[SHIFT]))
+    keep(make_run.table, replace(drift(make_run.table, "4", CONFIG), shifts=[]))
     assert drift(make_run.table, "7", CONFIG).earlier == ["6", "5", "4", "2e", "2"]
     assert drift(make_run.table, "7", DriftConfig(runs=2)).earlier == ["6", "5"]
     assert drift(make_run.table, "2b", CONFIG).earlier == []
+
+
+def test_a_finding_that_is_not_ours_is_named(make_run: MakeRun) -> None:
+    """Whether the run had drifted is not guessed."""
+    make_run("1", usual(40, 1))
+    make_run("2", usual(40, 2))
+    for broken in (b"{", b"[]", b"{}"):
+        make_run.table.write_run_file("1", "drift.json", broken)
+        with pytest.raises(TableError, match=r"drift\.json of run 1 is not ours: remove it"):
+            drift(make_run.table, "2", CONFIG)
 
 
 def say(found: Drift) -> str:

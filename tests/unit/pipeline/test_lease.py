@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,33 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where a lease will be, looked at often."""
     monkeypatch.setattr(module, "LOOK_SECONDS", QUICK)
     return f"file://{tmp_path}/lease.json"
+
+
+class Clock:
+    """The clock of the lease's own code; it stands still unless it is told otherwise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self._looks = 1000.0, 0
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=time.sleep))
+        read = module._read
+
+        def counted(*arguments: Any) -> Any:
+            self._looks += 1
+            return read(*arguments)
+
+        monkeypatch.setattr(module, "_read", counted)
+
+    def goes_on(self, seconds: float) -> None:
+        """Let time pass, and the command look at its lease, and see it, after that."""
+        self.now += seconds
+        looks = self._looks
+        until(lambda: self._looks >= looks + 3)  # the first may have begun before, the last may not be over
+
+
+@pytest.fixture
+def clock(uri: str, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that the test sets."""
+    return Clock(monkeypatch)
 
 
 def said(uri: str) -> dict[str, object]:
@@ -92,17 +120,21 @@ def test_of_racers_one_has_it(uri: str) -> None:
     assert (len(taken), len(refused)) == (1, 7)
 
 
-def test_a_command_goes_on_while_it_is_renewed_and_stops_when_not(uri: str) -> None:
-    """Longer than the lease without a word; then once, with the reason."""
+def test_a_command_goes_on_while_it_is_renewed_and_stops_when_not(uri: str, clock: Clock) -> None:
+    """Far longer than the lease without a word; then once, with the reason."""
     reasons: list[str] = []
-    with watched(LeaseConfig(uri=uri, run="run", seconds=10 * QUICK), LOCAL, reasons.append):
+    with watched(LeaseConfig(uri=uri, run="run", seconds=100), LOCAL, reasons.append):
         with Lease.take(uri, "one", "run", 1, LOCAL).renewed(QUICK):
-            time.sleep(20 * QUICK)
-            assert not reasons
+            for _ in range(4):
+                clock.goes_on(90)
+                beat = said(uri)["beat"]
+                until(lambda beat=beat: said(uri)["beat"] != beat)  # type: ignore[misc] # bound at once
+                clock.goes_on(0)
+                assert not reasons
+        clock.goes_on(0)  # the end of the renewals is a change, too
+        clock.now += 101
         until(lambda: bool(reasons))
-        time.sleep(5 * QUICK)
-    assert len(reasons) == 1
-    assert f"nobody renewed {uri} for 0.5 s" in reasons[0]
+    assert reasons == [f"nobody renewed {uri} for 100 s: whoever started it is gone"]
 
 
 def test_a_command_stops_when_asked(uri: str) -> None:
@@ -117,20 +149,21 @@ def test_a_command_stops_when_asked(uri: str) -> None:
     assert reasons == ["the flow asked for it"]
 
 
-def test_a_command_stops_when_another_is_started(uri: str) -> None:
+def test_a_command_stops_when_another_is_started(uri: str, clock: Clock) -> None:
     """Its owner was gone, and a new one did not take it up again."""
     Lease.take(uri, "dead", "run", 1, LOCAL)
     reasons: list[str] = []
     with watched(LeaseConfig(uri=uri, run="run", seconds=1000), LOCAL, reasons.append):
-        with Lease.take(uri, "heir", "run", 2 * QUICK, LOCAL).renewed(QUICK):
-            time.sleep(5 * QUICK)
-            assert not reasons, "the heir goes on with it"
-        with Lease.take(uri, "new", "other run", 2 * QUICK, LOCAL).renewed(QUICK):
+        heir = Lease.take(uri, "heir", "run", 0, LOCAL)
+        clock.goes_on(0)
+        assert not reasons, "the heir goes on with it"
+        assert not heir.lost
+        with Lease.take(uri, "new", "other run", 0, LOCAL).renewed(QUICK):
             until(lambda: bool(reasons))
     assert reasons == ["new started another run"]
 
 
-def test_a_store_that_is_away_stops_nothing(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_away_stops_nothing(uri: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the command nor the owner; both go on when it is back."""
     reasons: list[str] = []
     read, away = storage.read_version, threading.Event()
@@ -141,18 +174,21 @@ def test_a_store_that_is_away_stops_nothing(uri: str, monkeypatch: pytest.Monkey
         return read(where, config)
 
     monkeypatch.setattr(storage, "read_version", sometimes)
-    with (
-        Lease.take(uri, "one", "run", 1, LOCAL).renewed(QUICK) as lease,
-        watched(LeaseConfig(uri=uri, run="run", seconds=6 * QUICK), LOCAL, reasons.append),
-    ):
+    lease = Lease.take(uri, "one", "run", 1, LOCAL)
+    with watched(LeaseConfig(uri=uri, run="run", seconds=100), LOCAL, reasons.append):
+        clock.goes_on(0)
         away.set()
-        time.sleep(20 * QUICK)
+        for _ in range(4):
+            clock.goes_on(90)
         away.clear()
-        beat = said(uri)["beat"]
-        until(lambda: said(uri)["beat"] != beat)
-        assert not lease.lost
-        time.sleep(10 * QUICK)
-    assert not reasons
+        clock.goes_on(0)
+        assert not reasons, "though nobody renewed it for 360 s"
+        with lease.renewed(QUICK):
+            away.set()
+            clock.goes_on(0)
+            away.clear()
+            until(lambda: said(uri)["beat"] != 1)
+            assert not lease.lost
 
 
 def test_a_lost_answer_loses_nothing(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,10 +94,10 @@ def test_a_finished_run_tells_the_speed(
         ("20260104", recipe, 6, 0.4),
         ("20260105", recipe, 0, None),
     ):
-        described = {"config": {}, "recipe": ran.model_dump(mode="json")}
+        described = {"config": {"run": {"max_failed": 0.1}}, "recipe": ran.model_dump(mode="json")}
         table.write_run_file(run_id, "config.json", json.dumps(described).encode())
         if speed:
-            facts = {"images": images, "images_per_second": speed}
+            facts = {"images": images, "failures": {}, "images_per_second": speed}
             table.write_run_file(run_id, "summary.json", json.dumps(facts).encode())
     listener = Listener()
     answer = quote(config, None, listener)

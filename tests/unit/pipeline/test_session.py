@@ -40,6 +40,15 @@ def test_the_first_signal_is_only_noted() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_a_signal_after_a_stop_is_only_noted() -> None:
+    """Whoever cancels a flow may do both: the last commit must not be cut off."""
+    with Signals() as signals:
+        signals.stop("the flow asked for it")
+        os.kill(os.getpid(), signal.SIGINT)
+        signals.stop("again")
+        assert (signals.received, signals.why) == (signal.SIGTERM, " (the flow asked for it)")
+
+
 def test_handlers_come_back_after_an_error() -> None:
     """A run that fails leaves no handler behind."""
     before = signal.getsignal(signal.SIGINT)
