@@ -52,7 +52,7 @@ train-nuclei-plain: $(READY) ## the same without self-attention, for comparison
 	$(NUCLEI) --no-attention --out nuclei-plain
 
 lock: $(READY) ## write requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --upgrade --extra demo --extra train --extra dev --python-version 3.11 \
+	$(BIN)/uv pip compile --quiet --upgrade --extra demo --extra train --extra flows --extra dev --python-version 3.11 \
 	  --no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment and what the demo and the benchmarks made
