@@ -1,1 +1,1 @@
-"""Prefect flows: the only package that may import prefect. Empty so far: `segment` needs no scheduler."""
+"""Every night: Prefect flows around the commands. The only package that imports Prefect."""

@@ -3,6 +3,7 @@
 # ruff: noqa: ARG001 - a command's parameters are its options; --debug is read by `one_line`
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from pipeline.cli_errors import one_line, shown
 from pipeline.cli_options import AsJson, Debug, Endpoint, RegistryOption
+from pipeline.events import JsonLines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -315,7 +317,6 @@ def _aliases(place: "Registry", name: str) -> dict[str, str]:
 
 
 def _described(version: "Version", aliases: dict[str, str]) -> dict[str, Any]:
-    from dataclasses import asdict
 
     return asdict(version) | {
         "aliases": [alias for alias, target in aliases.items() if target == version.version]
@@ -334,7 +335,7 @@ def _figures(version: "Version") -> dict[str, Any]:
 
 def _say(name: str, alias: str, moved: "Alias", as_json: bool) -> None:
     if as_json:
-        typer.echo(moved.to_json().decode().rstrip())
+        JsonLines().tell("done", **asdict(moved))
         return
     before = moved.current or {}
     text = f"{name}@{alias} is {moved.version} now, Dice {_figure(moved.candidate.get('dice'))}"

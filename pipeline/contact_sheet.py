@@ -98,6 +98,16 @@ def contact_sheet(
     return sheet.png()
 
 
+def small(sheet: bytes, width: int = 1200) -> bytes:
+    """Return the sheet as a JPEG of so many pixels' width: for a page that keeps one of each night."""
+    with Image.open(io.BytesIO(sheet)) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((width, image.height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80, optimize=True)
+    return buffer.getvalue()
+
+
 # ---------------------------------------------------------------- what is shown
 
 

@@ -63,6 +63,8 @@ class TableError(MasklakeError):
 class ConcurrentRunError(TableError):
     """Another command committed to the table while this one was running."""
 
+    transient = True
+
 
 class ClusterError(MasklakeError):
     """Ray did not start, cannot be reached, or ended the run; what was finished is kept."""

@@ -1,6 +1,7 @@
 """What happens, for programs: one JSON object a line on standard output."""
 
 import json
+import os
 import sys
 import time
 from typing import Any, Final
@@ -16,8 +17,11 @@ class JsonLines:
 
     def tell(self, event: str, **fields: Any) -> None:
         """Write one event, at once."""
-        sys.stdout.write(json.dumps({"event": event, **fields}, default=str) + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(json.dumps({"event": event, **fields}, default=str) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever heard us is gone: how long to go on, a lease says, not this
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def tell_progress(self, event: str, **fields: Any) -> None:
         """Write one, unless another came just now."""

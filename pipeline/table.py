@@ -450,9 +450,15 @@ class Table:
         except FileNotFoundError:
             return None
 
+    def runs_with_rows(self) -> list[str]:
+        """Return the ids of all runs that have rows in the table, oldest first."""
+        self._next(REWRITE)  # brings the newest files
+        return sorted({file.run_id for file in self._files()})
+
     def run_ids(self) -> list[str]:
         """Return the ids of all runs that left a folder, oldest first."""
-        return storage.names_under(f"{self.uri}/{RUNS_FOLDER}", self._storage)
+        names = storage.names_under(f"{self.uri}/{RUNS_FOLDER}", self._storage)
+        return [name for name in names if not name.startswith(("_", "."))]  # a flow's lease, and its lock
 
 
 def _add(part: Part, now_ms: int, *, data_change: bool) -> AddAction:

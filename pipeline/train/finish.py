@@ -101,6 +101,8 @@ def finish(told: Assignment, out: str, command: Sequence[str]) -> Finished:
     progress = state["progress"]
     everything = {
         "validation": {"digest": whole.digest, **metrics.to_dict()},
+        "train_images": told.train_images,
+        "validation_images": len(whole.rows),
         "epochs": progress["epochs"],
         "best_epoch": progress["best_epoch"],
         "stopped_early": progress["stopped_early"],

@@ -21,6 +21,7 @@ from pipeline.train.config import LabelledConfig
 from pipeline.train.schema import FOUND, SPLITS, Listed, some
 
 PARQUET = (".parquet", ".pq")
+COUNTED_ROWS = 65_536  # of one narrow column, in memory together
 _SUFFIXES = tuple(glob.removeprefix("*") for glob in IMAGE_GLOBS)
 
 
@@ -67,23 +68,44 @@ def find(config: LabelledConfig, storage_config: StorageConfig, copies: str) -> 
     return Found(table, tuple(classes) or None, dict(left_out))
 
 
+def count(config: LabelledConfig, storage_config: StorageConfig) -> int:
+    """Return how many labelled images the sources have; rows of tables are counted, not looked at.
+
+    Raises as `find` does for sources that cannot be read.
+    """
+    images = 0
+    for source in [storage.canonical(uri) for uri in config.sources]:
+        opened = _open_or_list(source, config, storage_config)
+        if isinstance(opened, tables.Opened):
+            images += sum(batch.num_rows for batch in opened.batches(opened.schema.names[:1], COUNTED_ROWS))
+        else:
+            images += len(opened[0])
+    return images
+
+
 def _list(
     source: str, config: LabelledConfig, storage_config: StorageConfig, copies: str
 ) -> tuple[list[Listed], Sequence[str], Counter[str]]:
     """Return a source's images, the classes that it names, and what of it was left out."""
+    opened = _open_or_list(source, config, storage_config)
+    if isinstance(opened, tables.Opened):
+        listed, left_out = tables.read(opened, config, storage_config, copies)
+        return listed, (), left_out
+    return *opened, Counter()
+
+
+def _open_or_list(
+    source: str, config: LabelledConfig, storage_config: StorageConfig
+) -> tables.Opened | tuple[list[Listed], Sequence[str]]:
+    """Return the table that a source is, else its images and the classes that it names."""
     if source.lower().endswith(".json"):
-        return *coco.read(source, config.images, storage_config), Counter()
+        return coco.read(source, config.images, storage_config)
     if source.lower().endswith(PARQUET):
-        opened = tables.open_parquet(source, [source], storage_config)
-    elif "_delta_log" in storage.names_under(source, storage_config):
-        opened = tables.open_delta(source, storage_config)
-    else:
-        rows, files = _list_folder(source, config, storage_config)
-        if rows:
-            return rows, (), Counter()
-        opened = tables.open_parquet(source, files, storage_config)
-    listed, left_out = tables.read(opened, config, storage_config, copies)
-    return listed, (), left_out
+        return tables.open_parquet(source, [source], storage_config)
+    if "_delta_log" in storage.names_under(source, storage_config):
+        return tables.open_delta(source, storage_config)
+    rows, files = _list_folder(source, config, storage_config)
+    return (rows, ()) if rows else tables.open_parquet(source, files, storage_config)
 
 
 def _check_names(source: str, rows: list[Listed], left_out: Counter[str]) -> None:

@@ -42,6 +42,7 @@ LAYERS = (
     ("cli_errors", "cli_options"),
     ("cli_models", "cli_table", "cli_train"),
     ("cli",),
+    ("__main__",),
 )
 BESIDE = {("predict", "tiling")}  # the exception
 
@@ -59,6 +60,7 @@ ONLY_IN = {
         "pipeline.train.job",
         "pipeline.train.hub",
         "pipeline.train.stream",
+        "flows.ray_job",
     ),
     "fsspec": ("pipeline.storage",),
     "s3fs": ("pipeline.storage",),
@@ -69,7 +71,7 @@ ONLY_IN = {
     "prefect": ("flows",),
     "torch": ("models", "pipeline.predict", "pipeline.train"),
     "safetensors": ("models.checkpoint",),
-    "pydantic": ("pipeline.config", "pipeline.train.config"),
+    "pydantic": ("pipeline.config", "pipeline.train.config", "flows.night", "flows.deployments"),
     "typer": (
         "pipeline.cli",
         "pipeline.cli_errors",
@@ -77,6 +79,7 @@ ONLY_IN = {
         "pipeline.cli_options",
         "pipeline.cli_table",
         "pipeline.cli_train",
+        "flows.cli",
     ),
     "kornia": ("pipeline.train.augment", "pipeline.train.losses"),
     "scipy": ("pipeline.drift",),
@@ -94,7 +97,18 @@ ONLY_IN = {
 }
 
 # `masklake --help` must answer at once: none of these is imported with the command line.
-NOT_WITH_CLI = ("ray", "torch", "pyarrow", "deltalake", "fsspec", "s3fs", "numpy", "PIL", "pydantic")
+NOT_WITH_CLI = (
+    "ray",
+    "prefect",
+    "torch",
+    "pyarrow",
+    "deltalake",
+    "fsspec",
+    "s3fs",
+    "numpy",
+    "PIL",
+    "pydantic",
+)
 
 # Prediction is used on machines that have nothing but torch, numpy and safetensors.
 NOT_WITH_PREDICT = ("ray", "prefect", "pydantic", "fsspec", "s3fs", "pyarrow", "deltalake", "rich", "typer")
@@ -220,7 +234,7 @@ def run(code: str) -> str:
 
 def test_command_line_imports_nothing_heavy() -> None:
     """Importing the command line leaves Ray, torch, Arrow and the storage libraries alone."""
-    loaded = run("import sys, pipeline.cli; print(*sys.modules)").split()
+    loaded = run("import sys, flows.cli; print(*sys.modules)").split()
     assert not set(NOT_WITH_CLI) & {name.partition(".")[0] for name in loaded}
 
 
