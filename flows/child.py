@@ -17,9 +17,11 @@ REST_SECONDS: Final = 1.0  # for what is still in the pipe when the command has 
 class ChildProcess:
     """A command beside this process; it hears the signals that this process's group gets."""
 
+    PROGRAM = (sys.executable, "-m", "pipeline")
+
     def __init__(self, arguments: Sequence[str], config: Mapping[str, Any] | None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="masklake-flow-")
-        command = [sys.executable, "-m", "pipeline", *arguments]
+        command = [*self.PROGRAM, *arguments]
         if config is not None:
             file = Path(self._folder.name) / "config.json"
             file.write_text(json.dumps(config), encoding="utf-8")

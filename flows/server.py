@@ -19,6 +19,7 @@ PORT: Final = 4200  # Prefect's own
 START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 2.0
+LOG: Final = "server.log"  # in the home
 # Quiet, private, and the same for server, runner and flow runs.
 QUIET: Final = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -43,7 +44,7 @@ class Server:
             "--port",
             str(port),
         ]
-        self._log = home / "server.log"
+        self._log = home / LOG
         own = {"PREFECT_HOME": str(home), "PREFECT_SERVER_UI_API_URL": "/api"}  # whatever host and port
         self._environment = _without_api(os.environ) | QUIET | own
         self._say, self._over = say, threading.Event()
