@@ -20,6 +20,7 @@ from models.preprocess import Normalisation
 from pipeline.demo.server import S3Server
 from tests.integration.commands import Result, run
 from tests.integration.images import HOSTILE_NAMES, image, write_images
+from tests.integration.prefect_server import PrefectServer
 from tests.integration.stores import Store, rows_of
 
 CLASSES = (
@@ -142,6 +143,13 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server on SQLite."""
+    with PrefectServer(tmp_path_factory.mktemp("prefect") / "home", _free_port()) as server:
+        yield server
 
 
 # ---------------------------------------------------------------- a finished table
