@@ -9,6 +9,7 @@ through the later stages untouched), the seconds that each stage spent on it, an
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -44,13 +45,16 @@ SEGMENTED: Final = pa.schema(
         pa.field("attention", pa.list_(ATTENTION)),
         pa.field("attention_map", pa.binary()),
         pa.field("attention_map_width", pa.int32()),
+        pa.field("device", pa.string()),  # that the network ran on
         *_SECONDS[:3],
     ]
 )
 WRITTEN: Final = pa.schema(
     [
         *(pa.field(name, pa.string()) for name in ("path", "run_id", "status", "statistics")),
-        *(pa.field(name, pa.int64()) for name in ("size", "rows")),
+        *(pa.field(name, pa.int64()) for name in ("size", "rows", "read_bytes")),
+        pa.field("failed", pa.map_(pa.string(), pa.int64())),  # stage: rows
+        pa.field("device", pa.string()),
         *_SECONDS,
         pa.field("problem", pa.string()),  # why nothing could be written; null if all is well
     ]
@@ -66,6 +70,17 @@ class RowLabels:
     recipe: str
     model: str  # URI@digest
     palette: tuple[tuple[int, int, int], ...]  # class colours, RGB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A part, and what it took to make it. Counted once it is committed, these are facts of the table."""
+
+    part: Part
+    failed: dict[str, int]  # stage: rows
+    read_bytes: int  # of its images that could be fetched
+    seconds: dict[str, float]  # by stage, of the whole block that the part came from
+    device: str | None  # that the network ran on; None: it never got so far
 
 
 def failure(error: Exception, stage: str) -> dict[str, str]:
@@ -145,7 +160,7 @@ class SegmentBlock:
         if checkpoint.digest != digest:
             raise ModelError(f"{model}: the checkpoint changed since the run began: run the command again")
         self.channels = checkpoint.config.in_channels
-        self._segmenter = Segmenter(checkpoint, predict_config, tiling_config)
+        self.segmenter = Segmenter(checkpoint, predict_config, tiling_config)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         started = time.perf_counter()
@@ -155,9 +170,9 @@ class SegmentBlock:
                 block["pixels"], block["height"].to_pylist(), block["width"].to_pylist(), strict=True
             )
         ]
-        rows: list[dict[str, Any]] = [{} for _ in images]
+        rows: list[dict[str, Any]] = [{"device": self.segmenter.device_name} for _ in images]
         present = [index for index, image in enumerate(images) if image is not None]
-        results = self._segmenter([image for image in images if image is not None])
+        results = self.segmenter([image for image in images if image is not None])
         seconds = (time.perf_counter() - started) / max(1, len(present))
         for index, result in zip(present, results, strict=True):
             rows[index]["segment_seconds"] = seconds
@@ -214,9 +229,18 @@ def encode_and_write(block: pa.Table, *, labels: RowLabels, storage_config: Stor
                 part = write_part(finish_rows(ended, status, labels), labels.table_uri, storage_config)
             except StorageError as error:  # no image is at fault: the driver stops the run with this line
                 return pa.Table.from_pylist([{"problem": str(error)}], WRITTEN)
-            parts.append({**asdict(part), **seconds, "write_seconds": time.perf_counter() - started})
+            came = {"device": ended[0]["device"], **_came_of(ended)}
+            seconds["write_seconds"] = time.perf_counter() - started
+            parts.append({**asdict(part), **came, **seconds})
             seconds = dict.fromkeys(seconds, 0.0)  # a block's seconds count once
     return pa.Table.from_pylist(parts, WRITTEN)
+
+
+def _came_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return how many bytes were read for these rows, and how many of them failed in which stage."""
+    stages = [row["error"]["stage"] if row["error"] else None for row in rows]
+    fetched = [row["size_bytes"] for row, stage in zip(rows, stages, strict=True) if stage != "fetch"]
+    return {"read_bytes": sum(fetched), "failed": list(Counter(filter(None, stages)).items())}
 
 
 def _pictures(
@@ -245,6 +269,25 @@ def finish_rows(rows: Sequence[dict[str, Any]], status: str, labels: RowLabels) 
 def as_part(row: dict[str, Any]) -> Part:
     """Return the part of one row that `encode_and_write` returned."""
     return Part(**{name: row[name] for name in Part.__slots__})
+
+
+def as_written(row: dict[str, Any]) -> Written:
+    """Return all that one row of `encode_and_write` says."""
+    return Written(
+        part=as_part(row),
+        failed=dict(row["failed"]),
+        read_bytes=row["read_bytes"],
+        seconds={stage: row[f"{stage}_seconds"] for stage in STAGES},
+        device=row["device"],
+    )
+
+
+def write_lost(rows: Sequence[dict[str, Any]], labels: RowLabels, storage_config: StorageConfig) -> Written:
+    """Write a failed row for each of these planned images, whose worker died every time."""
+    error = {"stage": "worker", "type": "WorkerDied", "message": "its worker died each time it was tried"}
+    failed = finish_rows([{**row, "error": error} for row in rows], "failed", labels)
+    part = write_part(failed, labels.table_uri, storage_config)
+    return Written(part=part, failed={"worker": part.rows}, read_bytes=0, seconds={}, device=None)
 
 
 # ---------------------------------------------------------------- Arrow

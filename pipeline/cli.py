@@ -179,6 +179,10 @@ def plan(
     tile: TileSide = None,
     overlap: Overlap = None,
     retry_failed: RetryFailed = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", min=1, help="tell time and CPU cores for a cluster that has so many"),
+    ] = None,
     price_per_hour: Annotated[
         float | None, typer.Option("--price-per-hour", min=0, help="of the machine or cluster, any currency")
     ] = None,
@@ -187,11 +191,13 @@ def plan(
 ) -> None:
     """Say what `segment` would do, how long it takes and what it costs. Changes nothing.
 
-    The time comes from earlier runs of the table; without any, a few images are segmented to find out.
+    The time comes from earlier runs of the table; without any, a few images are segmented to find out. What a
+    number of GPUs would need, only an earlier run can tell: it says on which device it was measured.
 
-    **Example**
+    **Examples**
 
         masklake plan s3://my-bucket/scans --table ./masks --price-per-hour 2.50
+        masklake plan s3://my-bucket/scans --table ./masks --gpus 8
     """
     from pipeline.progress import reporter
     from pipeline.quote import quote
@@ -207,7 +213,7 @@ def plan(
     )
     progress = reporter()
     try:
-        answer = quote(settings, price_per_hour, progress)
+        answer = quote(settings, price_per_hour, progress, gpus)
     finally:
         progress.close()
     typer.echo(answer.to_json() if as_json else str(answer))

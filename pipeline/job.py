@@ -25,12 +25,12 @@ from pipeline import storage
 from pipeline.blocks import (
     STAGES,
     RowLabels,
-    SegmentBlock,
-    as_part,
+    Written,
+    as_written,
     encode_and_write,
     fetch_and_decode,
-    finish_rows,
     plan_rows,
+    write_lost,
 )
 from pipeline.config import JobConfig, PredictConfig, Recipe
 from pipeline.errors import (
@@ -43,12 +43,14 @@ from pipeline.errors import (
 )
 from pipeline.inventory import Plan, check_places, left_over, make_plan, nothing_seen
 from pipeline.lease import watched
+from pipeline.meters import MeteredSegmentBlock, Meters
 from pipeline.predict import check_tile_side, choose_device
 from pipeline.progress import Reporter
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.report import StageReport, Summary
 from pipeline.session import SPARE_CPUS, LostBlocks, Signals, last_line, ray_session
-from pipeline.table import Part, Table, write_part
+from pipeline.sizing import task_workers
+from pipeline.table import Table
 
 RETRY_BLOCKS: Final = (8, 1)  # images of a block when the run reconciles plan with commits
 WORKER_RETRIES: Final = 1  # of a block whose worker died, before it is let go
@@ -103,12 +105,13 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
         table.write_run_file(labels.run_id, "config.json", json.dumps(described, indent=2).encode())
         table.delete_failures(plan.outdated, recipe.id)
         reporter.started(plan.todo)
-        run = _Run(config, table, labels, files.uri, checkpoint, reporter)
         with (
             Signals() as signals,
             watched(config.run.lease, config.storage, signals.stop),
             ray_session(config.run.ray_address, signals),
         ):
+            meters = Meters(checkpoint.digest, plan.todo)
+            run = _Run(config, table, labels, files.uri, checkpoint, reporter, meters)
             run.all(plan, folder, signals)
     summary = Summary.of_run(table, labels.run_id, plan, time.monotonic() - started, run.stages())
     table.write_run_file(labels.run_id, "summary.json", summary.to_json())
@@ -132,8 +135,10 @@ class _Run:
     model: str  # address that every worker can read
     checkpoint: Checkpoint
     reporter: Reporter
+    meters: Meters
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     workers: dict[str, int] = field(default_factory=dict)
+    devices: set[str] = field(default_factory=set)  # that the networks ran on
     committed: int = 0
 
     def all(self, plan: Plan, folder: Path, signals: Signals) -> None:
@@ -172,11 +177,7 @@ class _Run:
         cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
         on_gpu = gpus > 0 and self.config.predict.device != "cpu"
         actors = self.config.run.actors or (gpus if on_gpu else 1)
-        self.workers = {
-            "fetch + decode": max(1, cpus // 2),
-            "segment": actors,
-            "encode + write": max(1, cpus // 4),
-        }
+        self.workers = {"segment": actors, **task_workers(cpus)}
         return (
             ray.data.range(plan_groups, override_num_blocks=plan_groups)
             .map_batches(
@@ -200,7 +201,7 @@ class _Run:
                 max_retries=WORKER_RETRIES,
             )
             .map_batches(
-                SegmentBlock,
+                MeteredSegmentBlock,
                 fn_constructor_args=(
                     self.model,
                     self.checkpoint.digest,
@@ -247,7 +248,7 @@ class _Run:
     def _commit_stream(self, dataset: Any, signals: Signals) -> None:
         """Iterate over the written parts and commit them every few seconds, the first at once."""
         results = _in_background(dataset)
-        waiting: list[Part] = []
+        waiting: list[Written] = []
         now = last_move = time.monotonic()
         last_commit = 0.0
         while True:
@@ -284,45 +285,51 @@ class _Run:
                     "are in the table and the same command goes on: check the workers, or raise "
                     "run.stall_seconds"
                 )
+            self.meters.tick(len(waiting))
             self.reporter.tick()
 
-    def _rest(self, results: "queue.Queue[pa.Table | BaseException | None]") -> list[Part]:
+    def _rest(self, results: "queue.Queue[pa.Table | BaseException | None]") -> list[Written]:
         """Return the parts that have arrived and wait in the queue."""
-        parts: list[Part] = []
+        parts: list[Written] = []
         with contextlib.suppress(queue.Empty):
             while isinstance(item := results.get_nowait(), pa.Table):
                 parts += self._received(item)
         return parts
 
-    def _received(self, rows: pa.Table) -> list[Part]:
+    def _received(self, rows: pa.Table) -> list[Written]:
         """Return the parts that a writer reports. Raises StorageError if it could not write."""
         parts = rows.to_pylist()
         if problem := next((part["problem"] for part in parts if part["problem"]), None):
             raise StorageError(problem)
-        for stage in STAGES:
-            self.seconds[stage] += sum(part[f"{stage}_seconds"] for part in parts)
-        return [as_part(part) for part in parts]
+        return [as_written(part) for part in parts]
 
-    def _commit(self, parts: list[Part]) -> None:
-        if parts:
-            self.table.commit(parts)
-            images = sum(part.rows for part in parts)
-            self.committed += images
-            self.reporter.committed(images, sum(part.rows for part in parts if part.status == "failed"))
+    def _commit(self, written: list[Written]) -> None:
+        if not written:
+            return
+        started = time.perf_counter()
+        self.table.commit([one.part for one in written])
+        self.meters.committed(written, time.perf_counter() - started)
+        images = sum(one.part.rows for one in written)
+        self.committed += images
+        self.devices |= {one.device for one in written if one.device}
+        for stage in STAGES:
+            self.seconds[stage] += sum(one.seconds.get(stage, 0.0) for one in written)
+        self.reporter.committed(images, sum(sum(one.failed.values()) for one in written))
 
     def _give_up(self, plan_file: Path) -> None:
         """Commit a failed row for each image whose worker died every time."""
-        error = {"stage": "worker", "type": "WorkerDied", "message": "its worker died each time it was tried"}
         for batch in pq.ParquetFile(plan_file).iter_batches():
-            rows = finish_rows([{**row, "error": error} for row in batch.to_pylist()], "failed", self.labels)
-            self._commit([write_part(rows, self.table.uri, self.config.storage)])
+            self._commit([write_lost(batch.to_pylist(), self.labels, self.config.storage)])
 
     def stages(self) -> list[StageReport]:
         """Return what each stage cost, for the summary."""
         parts = {"fetch + decode": STAGES[:2], "segment": STAGES[2:3], "encode + write": STAGES[3:]}
         return [
             StageReport(
-                name=name, seconds={s: self.seconds[s] for s in stages}, workers=self.workers.get(name, 1)
+                name=name,
+                seconds={s: self.seconds[s] for s in stages},
+                workers=self.workers.get(name, 1),
+                devices=sorted(self.devices) if name == "segment" else [],
             )
             for name, stages in parts.items()
         ]

@@ -113,8 +113,17 @@ class Segmenter:
 
     def __str__(self) -> str:
         names = {torch.bfloat16: "bfloat16", torch.float32: "float32"}
-        where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        return f"{names[self.dtype]} on {where}, BatchNorm folded, channels last"
+        return f"{names[self.dtype]} on {self.device_name}, BatchNorm folded, channels last"
+
+    @property
+    def device_name(self) -> str:
+        """Return the name of the GPU, or CPU, as a run's summary keeps it."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+
+    @property
+    def gpu_bytes(self) -> int | None:
+        """Return the most GPU memory that tensors of this process took up so far, or None on CPU."""
+        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
 
     # ------------------------------------------------------------ tiles across images
 

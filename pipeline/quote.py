@@ -16,10 +16,32 @@ from pipeline.inventory import check_places, make_plan, nothing_seen
 from pipeline.progress import Reporter, duration
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.runs import finished_runs
+from pipeline.sizing import Costs, cores_for, seconds_for
 from pipeline.table import Table
 
 EARLIER_RUNS = 5  # that are asked for their speed
 SAMPLE_IMAGES = 8  # that are segmented to find the speed, where no earlier run tells it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizing:
+    """What is to do, on a cluster of so many GPUs."""
+
+    gpus: int
+    cpu_cores: int  # that keep them busy
+    seconds: float
+    costs: Costs  # of one image
+    run_id: str  # that measured them
+
+    def __str__(self) -> str:
+        told = f"{self.gpus:,} GPU{'' if self.gpus == 1 else 's'}"
+        answer = f"  {told:<10} about {duration(self.seconds)} with {self.cpu_cores:,} CPU cores"
+        if self.costs.on_gpu:
+            return f"{answer} (as measured on {self.costs.device}, run {self.run_id})"
+        return (
+            f"{answer}, were a GPU as fast as the {self.costs.device} of run {self.run_id}: "
+            "no earlier run was on a GPU, which is faster and needs more cores"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +64,7 @@ class Quote:
     measured: str  # where the speed comes from
     seconds: float
     cost: float | None  # in the currency of --price-per-hour
+    sizing: Sizing | None  # None: not asked for, nothing to do, or no earlier run tells
 
     def to_json(self) -> str:
         """Return the quote as JSON."""
@@ -63,13 +86,20 @@ class Quote:
             )
         elif self.todo:
             lines.append(f"  time       unknown ({self.measured})")
+        if self.sizing:
+            lines.append(str(self.sizing))
         if self.cost is not None:
             lines.append(f"  cost       about {self.cost:,.2f}")
         return "\n".join(lines)
 
 
-def quote(config: JobConfig, price_per_hour: float | None, reporter: Reporter) -> Quote:
-    """Return what `segment` would do with this configuration. Raises MasklakeError as `segment` would."""
+def quote(
+    config: JobConfig, price_per_hour: float | None, reporter: Reporter, gpus: int | None = None
+) -> Quote:
+    """Return what `segment` would do with this configuration; with `gpus`, the cost is that of so many.
+
+    Raises MasklakeError as `segment` would.
+    """
     check_places(config.source.uri, config.table)
     files = fetch_checkpoint(config.model, config.storage, config.registry)
     checkpoint = files.load()
@@ -99,6 +129,12 @@ def quote(config: JobConfig, price_per_hour: float | None, reporter: Reporter) -
             if speed is None:
                 measured = "no image of the sample could be read"
     seconds = plan.todo / speed if speed else 0.0
+    sized = _sizing(table, recipe.id, plan.todo, gpus) if table and gpus and plan.todo else None
+    if gpus and plan.todo and not sized:
+        reporter.say(
+            "--gpus: no earlier run of this recipe is in the table, and only a run tells what it takes"
+        )
+    billed = sized.seconds if sized else seconds if (speed and not gpus) or not plan.todo else None
     return Quote(
         source=storage.canonical(config.source.uri),
         table=storage.canonical(config.table),
@@ -115,9 +151,8 @@ def quote(config: JobConfig, price_per_hour: float | None, reporter: Reporter) -
         images_per_second=speed,
         measured=measured,
         seconds=seconds,
-        cost=seconds / 3600 * price_per_hour
-        if price_per_hour is not None and (speed or not plan.todo)
-        else None,
+        cost=None if price_per_hour is None or billed is None else billed / 3600 * price_per_hour,
+        sizing=sized,
     )
 
 
@@ -126,6 +161,21 @@ def _earlier_speed(table: Table, recipe: str) -> float | None:
     newest = islice(finished_runs(table, recipe), EARLIER_RUNS)
     speeds = [(run.images, run.images_per_second) for run in newest]
     return max(speeds)[1] if speeds else None
+
+
+def _sizing(table: Table, recipe: str, images: int, gpus: int) -> Sizing | None:
+    """Return the answer by the largest of the newest runs, of those on a GPU if there is one."""
+    told = [(run, run.costs) for run in islice(finished_runs(table, recipe), EARLIER_RUNS) if run.costs]
+    if not told:
+        return None
+    run, costs = max(told, key=lambda pair: (pair[1].on_gpu, pair[0].images))
+    return Sizing(
+        gpus=gpus,
+        cpu_cores=cores_for(gpus, costs),
+        seconds=seconds_for(images, gpus, costs),
+        costs=costs,
+        run_id=run.run_id,
+    )
 
 
 def _sample_speed(plan_file: Path, config: JobConfig, actor: SegmentBlock) -> float | None:

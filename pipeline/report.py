@@ -1,7 +1,7 @@
 """The summary of a run, computed from what was committed."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Self
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ class StageReport:
     name: str
     seconds: dict[str, float]  # by step, summed over workers
     workers: int
+    devices: list[str] = field(default_factory=list)  # that its networks ran on: CPU, or names of GPUs
 
     def busy(self, wall_seconds: float) -> float:
         """Return the share of its workers' time in which the stage was at work."""
@@ -103,7 +104,8 @@ class Summary:
         for stage in self.stages:
             steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in stage.seconds.items())
             mark = "  <- bottleneck" if stage.name == self.bottleneck else ""
-            lines.append(f"  {stage.name:<15} {steps}; {stage.workers} at once{mark}")
+            where = f" on {', '.join(stage.devices)}" if stage.devices else ""
+            lines.append(f"  {stage.name:<15} {steps}; {stage.workers} at once{where}{mark}")
         return "\n".join([*lines, f"  table       {self.table}", "", how_to_read(self.table)])
 
 

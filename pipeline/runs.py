@@ -3,8 +3,10 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.config import Recipe
+from pipeline.sizing import Costs
 from pipeline.table import Table
 
 
@@ -18,6 +20,7 @@ class FinishedRun:
     failed: int  # of them
     max_failed: float  # share of failed images that it was told to accept
     images_per_second: float
+    costs: Costs | None  # of one image; None: the run does not tell
 
 
 def finished_runs(table: Table, recipe: str | None = None) -> Iterator[FinishedRun]:
@@ -42,6 +45,22 @@ def finished_run(table: Table, run_id: str) -> FinishedRun | None:
             failed=sum(came["failures"].values()),
             max_failed=float(told["config"]["run"]["max_failed"]),
             images_per_second=float(came["images_per_second"]),
+            costs=_costs(came),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _costs(summary: dict[str, Any]) -> Costs | None:
+    stages = {stage["name"]: stage for stage in summary.get("stages", ())}
+    if "devices" not in stages.get("segment", {}):  # a run of an earlier version
+        return None
+    each = {name: sum(stage["seconds"].values()) / summary["images"] for name, stage in stages.items()}
+    if not each["segment"]:  # not one image reached the network
+        return None
+    return Costs(
+        read=each["fetch + decode"],
+        segment=each["segment"],
+        write=each["encode + write"],
+        device=", ".join(stages["segment"]["devices"]),
+    )

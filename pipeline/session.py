@@ -1,6 +1,6 @@
 """Ray around one run: started or joined, its errors heard, and the signals that end the run.
 
-Beside it only the two jobs, `pipeline.train.hub` and `pipeline.train.stream` import ray.
+Beside it only the two jobs, `pipeline.meters`, `pipeline.train.hub` and `pipeline.train.stream` import ray.
 """
 
 import contextlib
@@ -101,6 +101,8 @@ def _start_ray(address: str | None) -> None:
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
+                    # Nobody could know the port of a Ray that ends with the run, and all networks can ask it.
+                    _system_config={"enable_metrics_collection": False},
                 )
     except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
         raise InterruptedRun(

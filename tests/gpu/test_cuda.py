@@ -35,6 +35,16 @@ def _images() -> list[np.ndarray]:
     return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
 
 
+def test_a_segmenter_says_what_it_takes_of_its_gpu(checkpoint: Checkpoint) -> None:
+    """The GPU's own name, and at least the bytes of the weights."""
+    segmenter = Segmenter(checkpoint, PredictConfig(), TilingConfig())
+    segmenter(_images())
+    assert segmenter.device_name == torch.cuda.get_device_name()
+    weights = sum(tensor.nbytes for tensor in segmenter._model.state_dict().values())
+    assert segmenter.gpu_bytes is not None
+    assert weights < segmenter.gpu_bytes <= torch.cuda.mem_get_info()[1]
+
+
 def _segment(checkpoint: Checkpoint, **options: object) -> list[Segmentation]:
     results = Segmenter(checkpoint, PredictConfig(**options), TilingConfig())(_images())
     assert not [result for result in results if isinstance(result, PredictError)], results

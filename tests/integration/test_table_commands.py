@@ -29,7 +29,10 @@ def test_plan_before_the_first_run(finished: Finished) -> None:
 
 
 def test_plan_after_a_run(finished: Finished, checkpoint: Path) -> None:
-    """What is done is counted, permanent failures are not tried again unless asked, and nothing changes."""
+    """What is done is counted, permanent failures are not tried again unless asked, and nothing changes.
+
+    What the run measured, on a CPU and said so, is what GPUs are counted with.
+    """
     command = ["plan", *finished.command, "--model", checkpoint]
     version = open_table(finished.table).version()
     quote = json.loads(run(*command, "--json").stdout)
@@ -37,6 +40,10 @@ def test_plan_after_a_run(finished: Finished, checkpoint: Path) -> None:
     again = json.loads(run(*command, "--json", "--retry-failed").stdout)
     assert (again["todo"], again["retried"], again["done"]) == (4, 4, 24)
     assert "as in earlier runs" in again["measured"]
+    sized = json.loads(run(*command, "--json", "--retry-failed", "--gpus", 8).stdout)["sizing"]
+    assert (sized["gpus"], sized["costs"]["device"]) == (8, "CPU")
+    assert sized["cpu_cores"] > 8
+    assert sized["seconds"] == pytest.approx(4 * sized["costs"]["segment"] / 8 / 0.85)
     assert open_table(finished.table).version() == version
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module of `pipeline` may import those of the rows above its own, not those beside it, and none below.
 LAYERS = (
     ("errors", "events"),
-    ("config", "schema", "drawing"),
+    ("config", "schema", "drawing", "sizing"),
     ("train.config", "train.schema"),
     ("storage",),
     ("listing", "decode", "tiling", "predict", "encode", "progress", "session", "demo.nuclei", "demo.server"),
@@ -29,7 +29,7 @@ LAYERS = (
         "train.evaluate",
         "train.tables",
     ),  # blocks composes the stages
-    ("report", "quote", "features", "train.sources"),
+    ("report", "quote", "features", "meters", "train.sources"),
     ("overview", "contact_sheet", "drift"),
     ("job", "pick"),
     ("demo.run",),
@@ -46,8 +46,8 @@ LAYERS = (
 )
 BESIDE = {("predict", "tiling")}  # the exception
 
-# These turn arrays and bytes into one another. They do no I/O, so errors are all they need of ours.
-PURE = ("decode", "tiling", "encode")
+# These turn values into one another. They do no I/O, so errors are all they need of ours.
+PURE = ("decode", "tiling", "encode", "sizing")
 
 # What may import `models`; `models` itself imports nothing of ours but `models`.
 MAY_IMPORT_MODELS = ("predict", "registry.", "train.", "job")
@@ -56,6 +56,7 @@ MAY_IMPORT_MODELS = ("predict", "registry.", "train.", "job")
 ONLY_IN = {
     "ray": (
         "pipeline.job",
+        "pipeline.meters",
         "pipeline.session",
         "pipeline.train.job",
         "pipeline.train.hub",
@@ -178,7 +179,7 @@ def test_pipeline_imports_point_downwards(name: str) -> None:
 
 @pytest.mark.parametrize("name", PURE)
 def test_pure_stages_do_no_io(name: str) -> None:
-    """Decoding, tiling and encoding know neither storage nor configuration."""
+    """Decoding, tiling, encoding and sizing know neither storage nor configuration."""
     assert ours(f"pipeline.{name}") <= {"errors"}
 
 
@@ -238,7 +239,9 @@ def test_command_line_imports_nothing_heavy() -> None:
     assert not set(NOT_WITH_CLI) & {name.partition(".")[0] for name in loaded}
 
 
-@pytest.mark.parametrize("name", ["pipeline.blocks", "pipeline.train.hub", "pipeline.train.stream"])
+@pytest.mark.parametrize(
+    "name", ["pipeline.blocks", "pipeline.meters", "pipeline.train.hub", "pipeline.train.stream"]
+)
 def test_only_who_computes_imports_torch(name: str) -> None:
     """What decodes, crops, encodes or writes does without: torch costs each process 2 s and 150 MB."""
     assert "torch" not in run(f"import sys, {name}; print(*sys.modules)").split()

@@ -1,6 +1,7 @@
 """Blocks: the stages one after another on local files, as Ray runs them, without Ray."""
 
 import io
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from pipeline.blocks import (
     RowLabels,
     SegmentBlock,
     as_part,
+    as_written,
     encode_and_write,
     fetch_and_decode,
     finish_rows,
+    write_lost,
 )
 from pipeline.config import DecodeConfig, PredictConfig, SourceConfig, StorageConfig, TilingConfig
 from pipeline.decode import decode
@@ -32,7 +35,7 @@ from pipeline.encode import decode_mask
 from pipeline.errors import FetchError, ModelError, StorageError
 from pipeline.inventory import make_plan, nothing_seen
 from pipeline.schema import PLAN_ROW, ROW
-from pipeline.table import Table, write_part
+from pipeline.table import Part, Table, write_part
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOCAL = StorageConfig()
@@ -96,6 +99,12 @@ def table(tmp_path: Path) -> Table:
 
 def labels(table: Table) -> RowLabels:
     return RowLabels(table_uri=table.uri, run_id="run-1", recipe="r1", model="m@1", palette=PALETTE)
+
+
+def table_rows(table: Table, parts: list[Part]) -> list[dict[str, Any]]:
+    """Commit parts, and return all rows of the table."""
+    table.commit(parts)
+    return list(table.rows(ROW.names).to_pylist())
 
 
 def names(rows: pa.Table) -> list[str]:
@@ -178,6 +187,39 @@ def test_seconds_of_a_block_are_counted_once(
     assert failed["encode_seconds"] == 0
     assert ok["write_seconds"] > 0
     assert failed["write_seconds"] > 0
+
+
+def test_a_part_tells_what_it_took(images: Path, tmp_path: Path, segment: SegmentBlock, table: Table) -> None:
+    """Through Arrow come the bytes of what could be fetched, the failures by stage, and the device."""
+    plan = planned(images, tmp_path)
+    (images / "e.png").unlink()
+    (block,) = decoded(plan)
+    report = encode_and_write(segment(block), labels=labels(table), storage_config=LOCAL)
+    written = [as_written(part) for part in report.to_pylist()]
+    sizes = dict(zip(names(plan), plan["size_bytes"].to_pylist(), strict=True))
+    rows = table_rows(table, [one.part for one in written])
+    for one in written:
+        mine = [row for row in rows if row["status"] == one.part.status]
+        assert len(mine) == one.part.rows
+        fetched = [row for row in mine if not row["error"] or row["error"]["stage"] != "fetch"]
+        assert one.read_bytes == sum(sizes[row["uri"].rpartition("/")[2]] for row in fetched)
+        assert one.failed == Counter(row["error"]["stage"] for row in mine if row["error"])
+        assert one.device == "CPU"
+        assert set(one.seconds) == set(STAGES)
+    assert sum(sizes.values()) - sum(one.read_bytes for one in written) == sizes["e.png"] > 0
+    assert [one.failed.get("fetch") for one in written] == [None, 1]
+
+
+def test_what_no_worker_survived_is_written_as_failed(images: Path, tmp_path: Path, table: Table) -> None:
+    """Each such image gets a failed row of stage worker; nobody knows whether it was read."""
+    plan = planned(images, tmp_path).to_pylist()
+    lost = write_lost(plan, labels(table), LOCAL)
+    assert (lost.part.rows, lost.failed, lost.read_bytes) == (len(plan), {"worker": len(plan)}, 0)
+    assert (lost.seconds, lost.device) == ({}, None)
+    rows = table_rows(table, [lost.part])
+    assert {(row["status"], row["error"]["stage"], row["error"]["type"]) for row in rows} == {
+        ("failed", "worker", "WorkerDied")
+    }
 
 
 def test_a_block_in_which_all_failed_goes_through(
@@ -305,14 +347,14 @@ def test_an_image_that_the_network_fails_on_is_one_failed_row(
 ) -> None:
     """Its neighbours keep their masks, and it keeps its size and the seconds that it took."""
     bad_hw = (70, 100)
-    canvas = segment._segmenter._canvas
+    canvas = segment.segmenter._canvas
 
     def fail(image_HWC: Any) -> Any:
         if image_HWC.shape[:2] == bad_hw:
             raise RuntimeError("no luck")
         return canvas(image_HWC)
 
-    monkeypatch.setattr(segment._segmenter, "_canvas", fail)
+    monkeypatch.setattr(segment.segmenter, "_canvas", fail)
     (block,) = decoded(planned(images, tmp_path))
     rows = dict(zip(names(block), segment(block).to_pylist(), strict=True))
     assert [name for name, row in rows.items() if row["labels"] is not None] == ["a.png", "e.png"]

@@ -3,7 +3,7 @@
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +13,10 @@ import pytest
 
 from models.checkpoint import Checkpoint
 from pipeline import job
-from pipeline.blocks import STAGES, WRITTEN, RowLabels
+from pipeline.blocks import STAGES, WRITTEN, RowLabels, Written
 from pipeline.config import JobConfig, RunConfig, SourceConfig, StorageConfig
 from pipeline.errors import ConcurrentRunError, InterruptedRun, MasklakeError, StalledError, StorageError
+from pipeline.meters import Meters
 from pipeline.progress import Tally
 from pipeline.session import Signals
 from pipeline.table import Part, Table, write_part
@@ -41,6 +42,22 @@ class Counter:
     def close(self) -> None: ...
 
 
+class Heard(Meters):
+    """Meters that keep what they are fed, and need no Ray."""
+
+    def __init__(self) -> None:
+        self.written: list[Written] = []
+        self.commits: list[float] = []
+        self.waiting: list[int] = []
+
+    def committed(self, written: Sequence[Written], seconds: float) -> None:
+        self.written += written
+        self.commits.append(seconds)
+
+    def tick(self, parts_waiting: int) -> None:
+        self.waiting.append(parts_waiting)
+
+
 class Stream:
     """What Ray's dataset is to the commit loop: batches, then the end or an error, or silence."""
 
@@ -59,11 +76,16 @@ class Stream:
 def received(*parts: Part) -> pa.Table:
     """Return what writers report of parts that took a second in each stage."""
     seconds = {f"{stage}_seconds": 1.0 for stage in STAGES}
+    took = {"read_bytes": 100, "device": "CPU", "problem": None}
     return pa.Table.from_pylist(
         [
-            {name: getattr(part, name) for name in Part.__slots__} | seconds | {"problem": None}
+            {name: getattr(part, name) for name in Part.__slots__}
+            | seconds
+            | took
+            | {"failed": [("decode", part.rows)] if part.status == "failed" else []}
             for part in parts
-        ]
+        ],
+        WRITTEN,
     )
 
 
@@ -80,7 +102,7 @@ def make_run(table: Table, tiny: Checkpoint) -> Callable[..., Any]:
     def make(**settings: Any) -> Any:
         config = JobConfig(source=SourceConfig(uri="images"), table=table.uri, run=RunConfig(**settings))
         labels = RowLabels(table_uri=table.uri, run_id="run-1", recipe="r1", model="m", palette=())
-        return job._Run(config, table, labels, "nuclei", tiny, Counter())
+        return job._Run(config, table, labels, "nuclei", tiny, Counter(), Heard())
 
     return make
 
@@ -101,6 +123,9 @@ def test_what_the_stream_brings_is_committed_and_counted(
     assert table.rows(["image_id"]).num_rows == run.committed == 6
     assert (run.reporter.tally.done, run.reporter.tally.failed) == (6, 2)
     assert run.seconds == dict.fromkeys(STAGES, 3.0)
+    assert run.devices == {"CPU"}
+    assert [one.part for one in run.meters.written] == parts
+    assert all(seconds > 0 for seconds in run.meters.commits)
 
 
 def test_a_stream_that_breaks_loses_nothing(
@@ -157,15 +182,29 @@ def test_a_stream_that_stands_still_is_given_up(
     assert table.rows(["image_id"]).num_rows == 2
 
 
+def test_what_waits_is_metered(
+    make_run: Callable[..., Any], table: Table, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first part is committed at once; those after it wait, and meanwhile it is told how many."""
+    monkeypatch.setattr(job, "POLL_SECONDS", 0.01)
+    parts = [write_part(make_rows("ok", name), table.uri, LOCAL) for name in "abc"]
+    run = make_run(commit_seconds=3600.0)
+    run._commit_stream(Stream(*(received(part) for part in parts)), Signals())
+    assert run.meters.waiting == [0, 1, 2]
+    assert len(run.meters.commits) == 2
+
+
 def test_a_second_writer_ends_the_run(
     make_run: Callable[..., Any], table: Table, make_rows: MakeRows
 ) -> None:
-    """A commit that the fence refuses ends the loop with the table's own error."""
+    """A commit that the fence refuses ends the loop with the table's own error, and counts nowhere."""
     part = write_part(make_rows("ok", "ab"), table.uri, LOCAL)
     other = Table.open(table.uri, LOCAL)
     other.commit([write_part(make_rows("ok", "c", run_id="run-2"), table.uri, LOCAL)])
+    run = make_run()
     with pytest.raises(ConcurrentRunError):
-        make_run()._commit_stream(Stream(received(part)), Signals())
+        run._commit_stream(Stream(received(part)), Signals())
+    assert (run.committed, run.meters.written, sum(run.seconds.values())) == (0, [], 0)
     assert Table.open(table.uri, LOCAL).rows(["image_id"]).num_rows == 1
 
 
@@ -208,6 +247,9 @@ def test_blocks_are_small_in_small_runs_and_of_large_images(
 
 def test_stages_are_reported_in_their_order(make_run: Callable[..., Any]) -> None:
     """Three stages of the graph hold the five steps, each once."""
-    reports = make_run().stages()
+    run = make_run()
+    run.devices |= {"NVIDIA T4", "CPU"}
+    reports = run.stages()
+    assert [report.devices for report in reports] == [[], ["CPU", "NVIDIA T4"], []]
     assert [report.name for report in reports] == ["fetch + decode", "segment", "encode + write"]
     assert [step for report in reports for step in report.seconds] == list(STAGES)

@@ -106,6 +106,61 @@ def test_a_finished_run_tells_the_speed(
     assert "about 5 s at 2.0 images/s (as in earlier runs of this recipe)" in str(answer)
 
 
+STAGES = {"fetch + decode": 8.0, "segment": 40.0, "encode + write": 4.0}  # seconds; of 1,000 images: ms each
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected", "words"),
+    [
+        ([], None, ""),
+        ([("20260101", 1000, None)], None, ""),  # of a version that did not tell the device
+        (
+            [("20260101", 1000, ["CPU"])],
+            "20260101",
+            "were a GPU as fast as the CPU of run 20260101: no earlier",
+        ),
+        (
+            [("20260101", 1000, ["NVIDIA T4"]), ("20260102", 2000, ["CPU"])],
+            "20260101",
+            "(as measured on NVIDIA T4, run 20260101)",
+        ),
+    ],
+)
+def test_gpus_are_counted_with_what_an_earlier_run_measured(
+    config: JobConfig,
+    recipe: Recipe,
+    runs: list[tuple[str, int, list[str] | None]],
+    expected: str | None,
+    words: str,
+) -> None:
+    """A run on a GPU tells, else one on a CPU with a clear word; without any there is no answer."""
+    table = Table.open_or_create(config.table, LOCAL)
+    for run_id, images, devices in runs:
+        stages = [
+            {"name": name, "seconds": {name: seconds * images / 1000}, "workers": 1}
+            for name, seconds in STAGES.items()
+        ]
+        if devices is not None:
+            stages[1]["devices"] = devices
+        described = {"config": {"run": {"max_failed": 0.1}}, "recipe": recipe.model_dump(mode="json")}
+        facts = {"images": images, "failures": {}, "images_per_second": 20.0, "stages": stages}
+        table.write_run_file(run_id, "config.json", json.dumps(described).encode())
+        table.write_run_file(run_id, "summary.json", json.dumps(facts).encode())
+    listener = Listener()
+    answer = quote(config, 3600.0, listener, gpus=2)
+    if expected is None:
+        assert (answer.sizing, answer.cost) == (None, None)
+        assert "no earlier run of this recipe is in the table" in listener.said[-1]
+        return
+    assert answer.sizing
+    assert (answer.sizing.run_id, answer.sizing.gpus, answer.sizing.cpu_cores) == (expected, 2, 4)
+    assert answer.sizing.seconds == pytest.approx(10 * 0.040 / 2 / 0.85)
+    assert answer.cost == pytest.approx(answer.sizing.seconds)
+    assert words in str(answer)
+    assert "  2 GPUs     about 0 s with 4 CPU cores" in str(answer)
+    assert json.loads(answer.to_json())["sizing"]["costs"]["segment"] == pytest.approx(0.040)
+
+
 def test_nothing_to_do_costs_nothing(
     config: JobConfig, recipe: Recipe, make_rows: Callable[..., pa.Table], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,9 +170,9 @@ def test_nothing_to_do_costs_nothing(
     items = [item for page in list_objects(config.source.uri, LOCAL) for item in page]
     ids = [image_id(item.uri, item.etag) for item in items]
     table.commit([write_part(make_rows("ok", ids, recipe=recipe.id), table.uri, LOCAL)])
-    answer = quote(config, 2.0, Listener())
+    answer = quote(config, 2.0, Listener(), gpus=8)
     assert (answer.todo, answer.done, answer.images_per_second) == (0, 10, None)
-    assert (answer.seconds, answer.cost) == (0, 0)
+    assert (answer.seconds, answer.cost, answer.sizing) == (0, 0, None)
     assert "0 (0 bytes): 0 new, 0 changed, 0 failed before" in str(answer)
 
 

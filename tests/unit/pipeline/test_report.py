@@ -37,7 +37,7 @@ def plan(**counts: int) -> Plan:
 
 STAGES = [
     StageReport(name="fetch + decode", seconds={"fetch": 3.0, "decode": 1.0}, workers=4),
-    StageReport(name="segment", seconds={"segment": 8.0}, workers=1),
+    StageReport(name="segment", seconds={"segment": 8.0}, workers=1, devices=["CPU"]),
     StageReport(name="encode + write", seconds={"encode": 2.0, "write": 0.5}, workers=1),
 ]
 
@@ -65,7 +65,7 @@ def test_summary_of_a_run(table: Table) -> None:
         "2  decode: SomeError",
         "1  fetch: SomeError",
         "fetch 3.0 s, decode 1.0 s; 4 at once",
-        "segment 8.0 s; 1 at once  <- bottleneck",
+        "segment 8.0 s; 1 at once on CPU  <- bottleneck",
         table.uri,
     ):
         assert words in text
@@ -77,6 +77,7 @@ def test_summary_survives_json(table: Table) -> None:
     kept = json.loads(summary.to_json())
     assert (kept["images"], kept["images_per_second"], kept["bottleneck"]) == (8, 0.8, "segment")
     assert kept["stages"][0]["seconds"] == {"fetch": 3.0, "decode": 1.0}
+    assert kept["stages"][1]["devices"] == ["CPU"]
 
 
 def test_nothing_to_do_is_said_with_counts(table: Table) -> None:
