@@ -66,4 +66,5 @@ def nights(costs: Costs, images: Sequence[int] = (10**6, 10**7, 10**8), hours: f
         f"{name} {seconds * 1000:.3g} ms"
         for name, seconds in (("segment", costs.segment), ("read", costs.read), ("write", costs.write))
     )
-    return "\n".join([*lines, "", f"As measured on {costs.device}, one image: {each}."])
+    caution = "" if costs.on_gpu else " No GPU was measured: each counts as no faster than that."
+    return "\n".join([*lines, "", f"As measured on {costs.device}, one image: {each}.{caution}"])

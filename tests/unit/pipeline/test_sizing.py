@@ -64,3 +64,5 @@ def test_the_table_of_a_night() -> None:
     assert gpus == -(-(10**8) // round(8 * 3600 * BUSY * 100))
     assert lines[3] == f"| 100,000,000 | {gpus} | {cores_for(gpus, COSTS)} |"
     assert lines[-1] == "As measured on NVIDIA T4, one image: segment 10 ms, read 8 ms, write 4 ms."
+    guess = nights(Costs(read=0.008, segment=0.010, write=0.004, device=CPU))
+    assert guess.endswith("No GPU was measured: each counts as no faster than that.")
