@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
+from pipeline.cli_doctor import doctor
 from pipeline.cli_errors import one_line
 from pipeline.cli_models import models
 from pipeline.cli_options import AsEvents, AsJson, Config, Debug, Endpoint, RegistryOption
@@ -30,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A bucket of images in, a table of masks out.",
     epilog="""
-Try it: `masklake demo`
+Try it: `masklake demo`. Does everything work here? `masklake doctor`
 
 Every command says more with `--help`. Credentials come from the usual variables (AWS_ACCESS_KEY_ID,
 AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, …). Exit codes: 0 done, 1 error, 2 usage, 3 done with too many failed
@@ -264,6 +265,7 @@ for _name, _command in TABLE_COMMANDS.items():
     app.command(_name)(_command)
 app.command("finetune")(finetune)
 app.add_typer(models, name="models")
+app.command("doctor")(doctor)
 
 
 # ---------------------------------------------------------------- a first look

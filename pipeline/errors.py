@@ -35,6 +35,9 @@ class ConfigError(MasklakeError):
 class StorageError(MasklakeError):
     """A bucket, prefix, endpoint or credential cannot be used; no single image is at fault."""
 
+    problem = ""  # the two halves of the message, where `storage.explain` made it
+    remedy = ""
+
 
 class ConflictError(StorageError):
     """Another writer changed an object between our read and our write; ours did not happen."""

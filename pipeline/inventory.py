@@ -8,7 +8,7 @@ import fnmatch
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from pipeline.table import Table
 MANIFESTS = (".parquet", ".csv", ".txt")
 MANIFEST_TYPES = {"uri": pa.string(), "etag": pa.string(), "size_bytes": pa.int64()}  # columns that are read
 TRANSIENT_STAGES = ("fetch",)  # failures of these stages are tried again by every run
+Pages = Generator[tuple[list[ObjectInfo], int], None, None]
 ROWS_PER_GROUP = 65_536  # of the plan file: bounds the memory of listing and of readers
 
 
@@ -168,18 +169,30 @@ def _first_of_each(ids: pa.Array) -> pa.Array:
 # ---------------------------------------------------------------- list
 
 
+def image_pages(source: SourceConfig, config: StorageConfig) -> Pages:
+    """Yield the images of the source page by page, each with the number of objects that were passed over.
+
+    Raises StorageError if the source cannot be listed.
+    """
+    if _is_manifest(source.uri):
+        for page in _manifest(source.uri, config):
+            yield page, 0
+        return
+    wanted = _matcher(source)
+    for page in listing.list_objects(source.uri, config):
+        images = [item for item in page if wanted(item.uri)]
+        yield images, len(page) - len(images)
+
+
 def _write_listing(
     source: SourceConfig, config: StorageConfig, target: Path, progress: Callable[[int], None]
 ) -> int:
     """Write every image of the source to `target` and return how many objects were passed over."""
-    pages = _manifest(source.uri, config) if _is_manifest(source.uri) else None
-    wanted = _matcher(source) if pages is None else (lambda _: True)
     kept = skipped = 0
     with pq.ParquetWriter(target, PLAN_ROW, compression="zstd") as writer:
         waiting: list[ObjectInfo] = []
-        for page in pages if pages is not None else listing.list_objects(source.uri, config):
-            images = [item for item in page if wanted(item.uri)]
-            skipped += len(page) - len(images)
+        for images, others in image_pages(source, config):
+            skipped += others
             kept += len(images)
             waiting += images
             if len(waiting) >= ROWS_PER_GROUP:

@@ -5,14 +5,17 @@ Local paths become `file:///absolute/path`.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import fsspec
 import fsspec.asyn
@@ -21,6 +24,7 @@ from pipeline.config import StorageConfig
 from pipeline.errors import FetchError, StorageError
 
 TRIES = 4  # of one object, with a pause that doubles from 0.2 s
+DENIED: Final = "access denied"  # the problem of a StorageError where a right is missing
 T = TypeVar("T")
 
 
@@ -206,11 +210,15 @@ async def _again(get: Callable[[], Awaitable[bytes]]) -> bytes:
 
 def refused(error: BaseException) -> bool:
     """Return whether a store refused because of a condition: the ETag is another, or the object is there."""
-    answers = (getattr(cause, "response", None) for cause in _causes(error))
-    codes = {
-        answer["Error"].get("Code") for answer in answers if isinstance(answer, dict) and "Error" in answer
-    }
+    codes = {answer["Error"].get("Code") for answer in _answers(error) if "Error" in answer}
     return bool(codes & {"PreconditionFailed", "412", "ConditionalRequestConflict"})
+
+
+def _answers(error: BaseException) -> Iterator[dict[str, Any]]:
+    """Yield what an S3 store answered, as its client library keeps it with the error."""
+    for cause in _causes(error):
+        if isinstance(answer := getattr(cause, "response", None), dict):
+            yield answer
 
 
 def _fetch_error(error: BaseException) -> FetchError:
@@ -301,36 +309,77 @@ def names_under(uri: str, config: StorageConfig) -> list[str]:
     return sorted(name.rstrip("/").rpartition("/")[2] for name in entries)
 
 
-def check_table_store(folder: str, config: StorageConfig) -> bool:
-    """Return whether the store refuses to create an object twice (If-None-Match), by trying it.
+class Abilities(NamedTuple):
+    """What a store can do that a table needs."""
 
-    Leaves nothing behind. Stores other than S3 and local folders are taken at their word. Raises
-    StorageError if nothing can be written there, or no part of an object read, as Parquet's readers do.
+    parts: bool  # sends a part of an object where a part is asked for, as Parquet's readers do
+    fenced: bool  # refuses to create an object twice (If-None-Match)
+
+
+def abilities(folder: str, config: StorageConfig) -> Abilities:
+    """Return what the store can do, by trying it with an object below `folder` that is deleted again.
+
+    Stores other than S3 and local folders are taken at their word. Raises StorageError if nothing can be
+    written, read or deleted there.
     """
     scheme, path = split(canonical(folder))
     if scheme != "s3":
-        return True
+        return Abilities(parts=True, fenced=True)
     fs = filesystem(folder, config)
     bucket, _, key = f"{path}/.probe-{uuid.uuid4().hex}".partition("/")
     try:
-        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"12", IfNoneMatch="*")
-        part = fs.call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
+        try:
+            fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"12", IfNoneMatch="*")
+            part = fs.call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
+            parts = part["ResponseMetadata"]["HTTPStatusCode"] == 206
+            fenced = _refuses_second(fs, bucket, key)
+        except Exception:
+            with contextlib.suppress(Exception):  # what was written may be there, even if no answer came
+                fs.call_s3("delete_object", Bucket=bucket, Key=key)
+            raise
+        fs.call_s3("delete_object", Bucket=bucket, Key=key)
     except Exception as error:
         raise explain(error, folder) from error
+    return Abilities(parts, fenced)
+
+
+def _refuses_second(fs: Any, bucket: str, key: str) -> bool:
     try:
-        if part["ResponseMetadata"]["HTTPStatusCode"] != 206:
-            raise StorageError(
-                f"{folder}: the store sends the whole object where a part of it is asked for, "
-                "so no table can be read there: name a table on another store"
-            )
         fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"34", IfNoneMatch="*")
-    except StorageError:
-        raise
     except Exception:
         return True
-    finally:
-        fs.call_s3("delete_object", Bucket=bucket, Key=key)
     return False
+
+
+def check_table_store(folder: str, config: StorageConfig) -> bool:
+    """Return whether the store refuses to create an object twice (If-None-Match), by trying it.
+
+    Leaves nothing behind. Raises StorageError if nothing can be written there, or no part of an object read.
+    """
+    can = abilities(folder, config)
+    if not can.parts:
+        raise StorageError(
+            f"{folder}: the store sends the whole object where a part of it is asked for, "
+            "so no table can be read there: name a table on another store"
+        )
+    return can.fenced
+
+
+def server_time(uri: str, config: StorageConfig) -> datetime | None:
+    """Return the time of an S3 store's clock, cut to the second, or None where it does not say.
+
+    A refusal says it, too. Raises StorageError if the store cannot be reached.
+    """
+    fs = filesystem(uri, config)
+    answer: Any
+    try:
+        answer = fs.call_s3("head_bucket", Bucket=split(uri)[1].partition("/")[0])
+    except Exception as error:
+        answer = next(_answers(error), None)
+        if answer is None:
+            raise explain(error, uri) from error
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    return parsedate_to_datetime(date) if date else None
 
 
 def _address(uri: str) -> str:
@@ -354,15 +403,19 @@ def explain(error: BaseException, uri: str) -> StorageError:
     bucket = split(uri)[1].partition("/")[0]
     transient = False
     if names & {"NoCredentialsError", "PartialCredentialsError"}:
-        problem = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use --anonymous"
+        problem = "no credentials"
+        remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use --anonymous"
     elif "InvalidAccessKeyId" in text or "SignatureDoesNotMatch" in text:
-        problem = "the store refuses the credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        problem = "the store refuses the credentials"
+        remedy = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    elif "RequestTimeTooSkewed" in text:
+        problem, remedy = "the store refuses this machine's time", "set the clock of this machine"
     elif "NoSuchBucket" in text or "bucket does not exist" in text.lower():
-        problem = f"there is no bucket {bucket!r}: check its name and --endpoint-url"
+        problem, remedy = f"there is no bucket {bucket!r}", "check its name and --endpoint-url"
     elif isinstance(error, PermissionError) or "AccessDenied" in text or "Forbidden" in text:
-        problem = "access denied: check the credentials and the rights to list, read and write"
+        problem, remedy = DENIED, "check the credentials and the rights to list, read and write"
     elif isinstance(error, FileNotFoundError):
-        problem = "not found: check the bucket or folder and its spelling"
+        problem, remedy = "not found", "check the bucket or folder and its spelling"
     elif names & {
         "EndpointConnectionError",
         "ConnectTimeoutError",
@@ -370,14 +423,16 @@ def explain(error: BaseException, uri: str) -> StorageError:
         "ClientConnectorError",
         "ClientConnectorDNSError",
     }:
-        problem = f"the endpoint cannot be reached: check --endpoint-url and the network ({_line(error)})"
+        problem = "the endpoint cannot be reached"
+        remedy = f"check --endpoint-url and the network ({_line(error)})"
         transient = True
     elif "No space left" in text:
-        problem = "no space left on the device: free some and run the same command again"
+        problem = "no space left on the device"
+        remedy = "free some and run the same command again"
     else:
-        problem, transient = _line(error), True
-    explained = StorageError(f"{uri}: {problem}")
-    explained.transient = transient
+        problem, remedy, transient = _line(error), "", True
+    explained = StorageError(f"{uri}: {problem}: {remedy}" if remedy else f"{uri}: {problem}")
+    explained.transient, explained.problem, explained.remedy = transient, problem, remedy
     return explained
 
 

@@ -9,6 +9,7 @@ from models.attention_unet import AttentionUNet, AttentionUNetConfig
 from models.checkpoint import Checkpoint, ClassInfo, dump, load
 from models.preprocess import Normalisation
 from pipeline.config import PredictConfig, TilingConfig
+from pipeline.doctor.gpu import gpu as examine_gpu
 from pipeline.errors import PredictError
 from pipeline.predict import Segmentation, Segmenter
 
@@ -94,3 +95,11 @@ def test_out_of_memory_halves_the_tile_batch(checkpoint: Checkpoint) -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert all(isinstance(result, Segmentation) for result in results)
     assert segmenter.tile_batch < 256
+
+
+def test_the_doctor_sees_the_gpu() -> None:
+    """Each is told with its name, its memory and its CUDA; on a shared one a note may say so."""
+    found = list(examine_gpu("cuda"))
+    assert [one.name for one in found] == [f"gpu: {index}" for index in range(torch.cuda.device_count())]
+    assert torch.cuda.get_device_name(0) in found[0].found
+    assert found[0].mark in ("ok", "note")

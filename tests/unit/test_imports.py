@@ -39,8 +39,12 @@ LAYERS = (
     ("train.hub",),
     ("train.prepare", "train.finish"),
     ("train.job",),
+    ("doctor.finding", "doctor.web"),
+    ("doctor.settings", "doctor.packages", "doctor.machine", "doctor.gpu", "doctor.store"),
+    ("doctor.cluster", "doctor.ray_start", "doctor.prefect_server", "doctor.table"),
+    ("doctor.examine",),
     ("cli_errors", "cli_options"),
-    ("cli_models", "cli_table", "cli_train"),
+    ("cli_doctor", "cli_models", "cli_table", "cli_train"),
     ("cli",),
     ("__main__",),
 )
@@ -55,6 +59,8 @@ MAY_IMPORT_MODELS = ("predict", "registry.", "train.", "job")
 # A library that one place knows, so that only this place changes with it.
 ONLY_IN = {
     "ray": (
+        "pipeline.doctor.cluster",  # the token that Ray's clients send
+        "pipeline.doctor.ray_start",
         "pipeline.job",
         "pipeline.meters",
         "pipeline.session",
@@ -70,11 +76,12 @@ ONLY_IN = {
     "botocore": (),
     "deltalake": ("pipeline.table",),
     "prefect": ("flows",),
-    "torch": ("models", "pipeline.predict", "pipeline.train"),
+    "torch": ("models", "pipeline.doctor.gpu", "pipeline.predict", "pipeline.train"),
     "safetensors": ("models.checkpoint",),
     "pydantic": ("pipeline.config", "pipeline.train.config", "flows.night", "flows.deployments"),
     "typer": (
         "pipeline.cli",
+        "pipeline.cli_doctor",
         "pipeline.cli_errors",
         "pipeline.cli_models",
         "pipeline.cli_options",
