@@ -34,6 +34,8 @@ class DoctorConfig(Section):
     # A flow's own sections. Whoever runs the flow checks them.
     cluster: dict[str, Any] | None = None
     drift: dict[str, Any] | None = None
+    maintain: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
 
     @property
     def ray_address(self) -> str | None:
