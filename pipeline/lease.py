@@ -19,6 +19,7 @@ from pipeline.config import LeaseConfig, StorageConfig
 from pipeline.errors import ConflictError, StorageError
 
 RENEW_SECONDS: Final = 10.0
+TRIES: Final = 10  # to take it from oneself
 LOOK_SECONDS: Final = 3.0  # between two looks of a command at its lease
 
 
@@ -55,8 +56,17 @@ class Lease:
             if tag != lease._tag:
                 raise ConflictError(f"{uri}: {now['holder']} holds it")
         lease._beat = found["beat"] if found else 0
-        lease._write()
-        return lease
+        for _ in range(TRIES):
+            try:
+                lease._write()
+            except ConflictError:  # its own former self may have renewed it just now
+                now, lease._tag = _read(uri, config)
+                if now is None or now["holder"] != holder:
+                    raise
+                lease.lost, lease._sent = False, b""
+            else:
+                return lease
+        raise ConflictError(f"{uri}: {holder} still holds it elsewhere")
 
     @contextlib.contextmanager
     def renewed(self, every: float = RENEW_SECONDS) -> Iterator[Self]:
