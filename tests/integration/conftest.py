@@ -20,7 +20,8 @@ from models.preprocess import Normalisation
 from pipeline.demo.server import S3Server
 from tests.integration.commands import Result, run
 from tests.integration.images import HOSTILE_NAMES, image, write_images
-from tests.integration.prefect_server import PrefectServer
+from tests.integration.prefect_server import PrefectServer, prefect_server
+from tests.integration.servers import free_port
 from tests.integration.stores import Store, rows_of
 
 CLASSES = (
@@ -99,7 +100,7 @@ def _shared(script: Path, folder: Path) -> Iterator[int]:
         if not ports:
             if taken := [port for port in (13300, 16789) if not _free(port)]:
                 pytest.skip(f"the monitor's fixed ports are taken by another process: {taken}")
-            ports = [str(_free_port())]
+            ports = [str(free_port())]
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             _radosgw(script, "start", folder, ports[0])
@@ -139,16 +140,10 @@ def _free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """A Prefect server on SQLite."""
-    with PrefectServer(tmp_path_factory.mktemp("prefect") / "home", _free_port()) as server:
+    with prefect_server(tmp_path_factory.mktemp("prefect") / "home") as server:
         yield server
 
 

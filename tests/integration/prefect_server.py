@@ -1,61 +1,24 @@
 """A real Prefect server on loopback, and what it knows."""
 
+import contextlib
 import json
-import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from flows.server import QUIET, answers
-from tests.integration.commands import clean_environment, wait_until
+from flows.server import QUIET
+from tests.integration.commands import wait_until
+from tests.integration.servers import answers, free_port, started
 
 
 class PrefectServer:
-    """Runs while entered; on SQLite in `home` unless a database is named."""
+    """What a Prefect server knows."""
 
-    def __init__(self, home: Path, port: int, database: str | None = None) -> None:
-        self.home = home
-        self.page = f"http://127.0.0.1:{port}"
-        self.environment = {**QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": f"{self.page}/api"}
-        own = {"PREFECT_API_DATABASE_CONNECTION_URL": database} if database else {}
-        self._log = home / "server.log"
-        home.mkdir(exist_ok=True)
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "prefect",
-                    "server",
-                    "start",
-                    "--host",
-                    "127.0.0.1",
-                    "--port",
-                    str(port),
-                ],
-                env=clean_environment() | QUIET | {"PREFECT_HOME": str(home)} | own,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def __enter__(self) -> Self:
-        def ready() -> bool:
-            assert self._process.poll() is None, self._log.read_text()[-2000:]
-            return answers(f"{self.page}/api")
-
-        wait_until(ready, "Prefect's server", seconds=120)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.terminate()
-        self._process.wait(30)
+    def __init__(self, page: str, home: Path) -> None:
+        self.page, self.home = page, home
+        self.environment = {**QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": f"{page}/api"}
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Return what the API answers to a POST, or without a body to a GET."""
@@ -87,3 +50,20 @@ class PrefectServer:
             "events/filter", {"filter": {"event": {"name": list(names)}}, "limit": 50}
         )["events"]
         return found
+
+
+@contextlib.contextmanager
+def prefect_server(home: Path, **variables: str) -> Iterator[PrefectServer]:
+    """Run a Prefect server; on SQLite in `home` unless the variables name another database."""
+    home.mkdir(parents=True, exist_ok=True)
+    port, log = free_port(), home / "server.log"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    with started(command, QUIET | {"PREFECT_HOME": str(home)} | variables, log) as process:
+        page = f"http://127.0.0.1:{port}"
+
+        def ready() -> bool:
+            assert process.poll() is None, log.read_text()[-2000:]
+            return answers(f"{page}/api/health")
+
+        wait_until(ready, "Prefect's server", seconds=120)
+        yield PrefectServer(page, home)

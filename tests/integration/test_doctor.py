@@ -3,15 +3,10 @@
 import contextlib
 import json
 import os
-import re
-import shutil
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +15,15 @@ import s3fs
 from pipeline import storage
 from pipeline.config import SourceConfig, StorageConfig
 from pipeline.doctor import ray_start, store, table
-from pipeline.doctor.cluster import jobs_api
 from pipeline.doctor.examine import Check, examine
 from pipeline.doctor.finding import Finding, Findings
 from pipeline.doctor.prefect_server import server
 from pipeline.errors import StorageError
-from tests.integration.commands import Result, clean_environment, run, wait_until
+from tests.integration.commands import Result, run
 from tests.integration.images import image
+from tests.integration.prefect_server import prefect_server
+from tests.integration.servers import RayHead, free_port, ray_head
 from tests.integration.stores import Store
-
-ADDRESS = r"--address='([0-9.:]+)'"  # in what a head says when it is up
-TOKEN = "marked-token-0123456789abcdef0123456789"
 
 
 def named(findings: Findings) -> dict[str, Finding]:
@@ -39,12 +32,6 @@ def named(findings: Findings) -> dict[str, Finding]:
 
 def marks(findings: dict[str, Finding]) -> dict[str, str]:
     return {name: one.mark for name, one in findings.items()}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # ---------------------------------------------------------------- stores
@@ -243,29 +230,6 @@ def test_a_folder_holds_a_table(tmp_path: Path) -> None:
     assert (around["table: place"].mark, "outside" in around["table: place"].remedy) == ("FAIL", True)
 
 
-@contextlib.contextmanager
-def started(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[None]:
-    """Run a server and what it starts, in a session of its own, until the block ends."""
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            env=clean_environment() | dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def doctor(*arguments: object, **environment: str) -> tuple[Result, dict[str, dict[str, str]]]:
     """Run the command, and return how it ended and its checks by name."""
     result = run("doctor", *arguments, "--json", environment=environment)
@@ -278,57 +242,40 @@ def doctor(*arguments: object, **environment: str) -> tuple[Result, dict[str, di
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[tuple[str, str]]:
-    """A Ray head of one CPU with a token: the addresses of its Jobs API and of itself."""
-    folder = tempfile.mkdtemp(prefix="d")  # short: Ray's sockets are below it
-    jobs, log = free_port(), Path(folder, "log")
-    ray = str(Path(sys.executable).with_name("ray"))
-    command = [ray, "start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={jobs}"]
-    command += ["--dashboard-host=127.0.0.1", "--num-cpus=1", "--object-store-memory=80000000"]
-    command += [f"--temp-dir={folder}"]
-    try:
-        with started(command, token(TOKEN) | {"RAY_USAGE_STATS_ENABLED": "0"}, log):
-            address = f"http://127.0.0.1:{jobs}"
-            wait_until(lambda: bool(re.search(ADDRESS, log.read_text())), "a Ray head", 90)
-            wait_until(lambda: "token" in next(jobs_api(address, "auto")).found, "its Jobs API", 90)
-            yield address, re.findall(ADDRESS, log.read_text())[0]
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def head() -> Iterator[RayHead]:
+    """A Ray head of one CPU."""
+    with ray_head(1) as started_head:
+        yield started_head
 
 
 def token(value: str) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": value}
 
 
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def test_a_cluster_by_its_jobs_api(head: tuple[str, str]) -> None:
+def test_a_cluster_by_its_jobs_api(head: RayHead) -> None:
     """With the token all is told; with another, or none, the two are told apart, and it is never printed."""
-    jobs, _ = head
-    result, found = doctor("--ray-address", jobs, **token(TOKEN))
+    jobs = head.jobs
+    result, found = doctor("--ray-address", jobs, **token(head.token))
     assert (found["ray"]["mark"], found["ray: nodes"]["mark"]) == ("ok", "ok"), result
     assert "our token is right" in found["ray"]["found"]
     assert found["ray: nodes"]["found"] == "1 nodes, 1 CPUs, 0 GPUs"
-    wrong, found = doctor("--ray-address", jobs, **token(f"{TOKEN}x"))
+    wrong, found = doctor("--ray-address", jobs, **token(f"{head.token}x"))
     assert wrong.code == 1
     assert found["ray"]["found"] == f"{jobs} refuses the token"
     assert "RAY_AUTH_TOKEN_PATH" in found["ray"]["remedy"]
-    assert "marked-token" not in str(result) + str(wrong)
+    assert head.token not in str(result) + str(wrong)
     _, found = doctor("--ray-address", jobs)
     assert found["ray"]["found"] == f"{jobs} asks for a token, and none was sent"
 
 
-def test_a_cluster_by_rays_own_address(head: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_by_rays_own_address(head: RayHead, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is joined by a process of its own; a wrong token does not keep the command for minutes."""
-    _, address = head
-    for name, value in token(TOKEN).items():
+    address = head.address
+    for name, value in token(head.token).items():
         monkeypatch.setenv(name, value)
     (found,) = ray_start.joined(address)
     assert (found.mark, "1 CPUs" in found.found) == ("ok", True), found
-    monkeypatch.setenv("RAY_AUTH_TOKEN", f"{TOKEN}x")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", f"{head.token}x")
     began = time.monotonic()
     (found,) = ray_start.joined(address)
     assert (found.mark, "RAY_AUTH_TOKEN_PATH" in found.remedy) == ("FAIL", True), found
@@ -356,17 +303,9 @@ def test_a_machine_alone(tmp_path: Path) -> None:
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server on SQLite that wants a user and a password."""
     pytest.importorskip("prefect")
-    folder, port = tmp_path_factory.mktemp("prefect"), free_port()
-    environment = {
-        "PREFECT_HOME": str(folder),
-        "PREFECT_SERVER_API_AUTH_STRING": "admin:marked-password",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with started(command, environment, folder / "log"):
-        wait_until(lambda: answers(port), "a Prefect server", 90)
-        yield f"http://127.0.0.1:{port}/api"
+    folder = tmp_path_factory.mktemp("prefect")
+    with prefect_server(folder, PREFECT_SERVER_API_AUTH_STRING="admin:marked-password") as running:
+        yield f"{running.page}/api"
 
 
 def test_a_prefect_server(prefect_api: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

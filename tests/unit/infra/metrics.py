@@ -2,23 +2,15 @@
 
 import re
 
-# What the job exports. A counter ends in _total, a histogram has three series.
-MASKLAKE = {
-    "ray_masklake_images_total",
-    "ray_masklake_read_bytes_total",
-    "ray_masklake_written_bytes_total",
-    "ray_masklake_stage_seconds_total",
-    "ray_masklake_images_waiting",
-    "ray_masklake_parts_waiting",
-    "ray_masklake_commit_seconds_bucket",
-    "ray_masklake_commit_seconds_count",
-    "ray_masklake_commit_seconds_sum",
-    "ray_masklake_gpu_memory_bytes",
-    "ray_masklake_gpu_busy_ratio",
-}
+from pipeline.blocks import STAGES
+from pipeline.meters import COUNTERS, GAUGES, GPU_GAUGES, HISTOGRAMS
+
+# What the job exports, with Ray's prefix; a histogram has three series.
+MASKLAKE = {f"ray_{name}" for name in (*COUNTERS, *GAUGES, *GPU_GAUGES)}
+MASKLAKE |= {f"ray_{name}_{series}" for name in HISTOGRAMS for series in ("bucket", "count", "sum")}
 VALUES = {  # of labels of MASKLAKE that have few; `model` has a digest
     "status": {"ok", "failed"},
-    "stage": {"", "fetch", "decode", "segment", "encode", "write", "worker"},
+    "stage": {"", *STAGES, "limit", "predict", "worker"},
 }
 
 # What every Ray node exports; tests/integration/test_monitoring.py asks a real one for them.
