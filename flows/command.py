@@ -72,7 +72,7 @@ def run(
         if on_cluster:
             told["ray_address"] = "auto"
         config = {**order.config, order.section: {**order.config[order.section], **told}}
-        started = start(cluster, order.arguments, config, name)
+        started = start(cluster, order.arguments, config, name, order.holder)
         try:
             return _hear_out(started, hear)
         except BaseException:  # cancelled, too
@@ -82,7 +82,7 @@ def run(
 
 def run_short(cluster: ClusterConfig, arguments: Sequence[str]) -> dict[str, Any]:
     """Run a command that needs no configuration and no lease, and return what came of it. Raises as `run`."""
-    started = start(cluster, arguments, None, f"masklake-{uuid.uuid4().hex}")
+    started = start(cluster, arguments, None, f"masklake-{uuid.uuid4().hex}", "")
     try:
         return _hear_out(started, lambda _: None)
     except BaseException:
@@ -91,13 +91,17 @@ def run_short(cluster: ClusterConfig, arguments: Sequence[str]) -> dict[str, Any
 
 
 def start(
-    cluster: ClusterConfig, arguments: Sequence[str], config: Mapping[str, Any] | None, name: str
+    cluster: ClusterConfig,
+    arguments: Sequence[str],
+    config: Mapping[str, Any] | None,
+    name: str,
+    holder: str,
 ) -> Started:
     """Start `masklake ARGUMENTS --json` where the work is done, or take up the job of that name."""
     arguments = [*arguments, "--json"]
     if cluster.address == LOCAL:
         return ChildProcess(arguments, config)
-    return RayJob(cluster.address, arguments, config, name)
+    return RayJob(cluster.address, arguments, config, name, holder)
 
 
 def parse(line: str) -> dict[str, Any]:

@@ -33,21 +33,20 @@ class RayJob:
     """A command on a cluster; one of the same name that still runs is taken up again."""
 
     def __init__(
-        self, address: str, arguments: Sequence[str], config: Mapping[str, Any] | None, name: str
+        self, address: str, arguments: Sequence[str], config: Mapping[str, Any] | None, name: str, holder: str
     ) -> None:
         self._address = address
         self._client = _client(address)
         try:
-            known = {job.submission_id: job.status for job in self._client.list_jobs() if job.submission_id}
+            known = {job.submission_id: job for job in self._client.list_jobs() if job.submission_id}
             tries = [f"{name}-{number}" for number in range(len(known) + 1)]
-            self._id = next(one for one in tries if one not in known or not known[one].is_terminal())
-            self.taken_up = self._id in known
-            if not self.taken_up:
-                self._submit(arguments, config)
+            self._id = next(one for one in tries if one not in known or _is_ours(known[one], holder))
+            if self._id not in known:
+                self._submit(arguments, config, holder)
         except (RuntimeError, ConnectionError, OSError) as error:
             raise ClusterError(f"{address}: the job was not taken: {_line(error)}") from error
 
-    def _submit(self, arguments: Sequence[str], config: Mapping[str, Any] | None) -> None:
+    def _submit(self, arguments: Sequence[str], config: Mapping[str, Any] | None, holder: str) -> None:
         command = ["python", "-m", "pipeline", *arguments]
         with tempfile.TemporaryDirectory(prefix="masklake-flow-") as name:
             folder = Path(name)
@@ -60,6 +59,7 @@ class RayJob:
             self._client.submit_job(
                 entrypoint=shlex.join(command),
                 submission_id=self._id,
+                metadata={"holder": holder},
                 runtime_env={
                     "working_dir": str(folder),
                     "env_vars": {name: os.environ[name] for name in BROUGHT if name in os.environ},
@@ -121,6 +121,12 @@ class RayJob:
         """End it: the cluster sends SIGTERM, and SIGKILL soon after."""
         with contextlib.suppress(RuntimeError, ConnectionError, OSError):
             self._client.stop_job(self._id)
+
+
+def _is_ours(job: Any, holder: str) -> bool:
+    """Return whether a job goes on, or ended well while this same flow run could not hear it."""
+    succeeded = job.status == "SUCCEEDED"
+    return not job.status.is_terminal() or (succeeded and (job.metadata or {}).get("holder") == holder)
 
 
 def _client(address: str) -> Any:

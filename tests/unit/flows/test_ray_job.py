@@ -60,7 +60,7 @@ def test_an_address_that_is_not_right(case: str, server: HTTPServer, monkeypatch
     server.answer = answer  # type: ignore[attr-defined] # for `Answers`
     address = f"http://127.0.0.1:{server.server_port}"
     with pytest.raises(kind, match=text) as raised:
-        RayJob(address, ["segment"], {}, "name")
+        RayJob(address, ["segment"], {}, "name", "flow run 1")
     check(raised.value, address)
 
 
@@ -69,7 +69,7 @@ def test_nobody_there(server: HTTPServer) -> None:
     server.server_close()
     address = f"http://127.0.0.1:{server.server_port}"
     with pytest.raises(ClusterError, match="no Jobs API of Ray answers") as raised:
-        RayJob(address, ["segment"], {}, "name")
+        RayJob(address, ["segment"], {}, "name", "flow run 1")
     check(raised.value, address)
 
 
