@@ -32,8 +32,8 @@ def finetune(training: TrainingConfig, cluster: ClusterConfig) -> State[Any]:
     done = train(training, cluster, labels)
     numbers = {"labelled images": f"{labels:,}", **done["metrics"], "checkpoint": done["uri"]}
     rows = [{"what": name, "value": value} for name, value in numbers.items()]
-    page.show_table("training", done["uri"], rows, f"Registered as {done['registered']}")
-    page.show_curves(done["uri"], training.storage)
+    page.show_table("training", training.name, rows, f"Registered as {done['registered']}")
+    page.show_curves(training.name, done["uri"], training.storage)
     refused = promote(training, cluster, done["registered"])
     if refused:
         return Completed(name=NOT_PROMOTED, message=refused)
@@ -68,7 +68,7 @@ def train(training: TrainingConfig, cluster: ClusterConfig, labels: int) -> dict
         section="workers",
         holder=holder(),
     )
-    return run(order, cluster, training.storage, page.Progress("training", base).hear)
+    return run(order, cluster, training.storage, page.Progress("progress", training.name).hear)
 
 
 @task(name="promote", **RETRIES)

@@ -120,10 +120,10 @@ def show_picture(what: str, uri: str, picture: bytes, description: str) -> None:
 
 
 @never_in_the_way
-def show_curves(checkpoint: str, config: StorageConfig) -> None:
-    """Show how loss and Dice went in the training of a checkpoint."""
+def show_curves(name: str, checkpoint: str, config: StorageConfig) -> None:
+    """Show how loss and Dice went in the training of a model's newest checkpoint."""
     picture = storage.read(f"{checkpoint}/pictures/curves.png", config)
-    show_picture("curves", checkpoint, picture, f"Training: {checkpoint}")
+    show_picture("curves", name, picture, f"Training: {checkpoint}")
 
 
 @never_in_the_way
@@ -146,6 +146,6 @@ def plain(value: object) -> str:
 
 
 def key(what: str, uri: str) -> str:
-    """Return the name under which Prefect keeps the versions of one artifact of one table."""
+    """Return the name under which Prefect keeps the versions of one artifact of one table or model."""
     name = re.sub(r"[^a-z0-9]+", "-", uri.lower()).strip("-")
     return f"masklake-{what}-{name[-LONGEST_KEY:].strip('-')}"

@@ -20,7 +20,7 @@ from pipeline.schema import FILE_ROW, IMAGE, ROW
 from pipeline.table import Table, write_part
 from pipeline.train.config import LabelledConfig
 from pipeline.train.schema import FOUND
-from pipeline.train.sources import Found, find
+from pipeline.train.sources import Found, count, find
 
 STORAGE = StorageConfig()
 NAMES = tuple(f"cell{number:02}" for number in range(20))  # of which the hash gives some to each split
@@ -472,3 +472,23 @@ def test_a_coco_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
         listed(write(tmp_path / "bad.json", b"{"))
     with pytest.raises(ConfigError, match=r"no\.json: there is no such file"):
         listed(tmp_path / "no.json")
+
+
+def test_labelled_images_are_counted_without_a_look_at_them(tmp_path: Path) -> None:
+    """Pairs, COCO and tables: as many as `find` finds, and nothing is copied."""
+    write_deltalake(tmp_path / "delta", structs())
+    pq.write_table(structs(NAMES[:5]), tmp_path / "five.parquet")
+    for seed, name in enumerate(NAMES):
+        write(tmp_path / f"{name}.png", png(seed))
+    coco = write(tmp_path / "set.json", json.dumps(coco_record()).encode())
+    for source, images in (
+        (pairs(tmp_path / "pairs"), 20),
+        (coco, 20),
+        (tmp_path / "delta", 20),
+        (tmp_path / "five.parquet", 5),
+    ):
+        assert count(LabelledConfig(sources=(str(source),)), STORAGE) == images
+    both = (str(tmp_path / "pairs"), str(tmp_path / "five.parquet"))
+    assert count(LabelledConfig(sources=both), STORAGE) == 25
+    with pytest.raises((ConfigError, StorageError), match="nothing"):
+        count(LabelledConfig(sources=(str(tmp_path / "nothing"),)), STORAGE)
