@@ -20,8 +20,9 @@ START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 2.0
 LOG: Final = "server.log"  # in the home
-# Quiet, private, and the same for server, runner and flow runs.
-QUIET: Final = {
+# Quiet, private, at any host and port; the same for server, runner and flow runs.
+SETTINGS: Final = {
+    "PREFECT_SERVER_UI_API_URL": "/api",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -45,8 +46,7 @@ class Server:
             str(port),
         ]
         self._log = home / LOG
-        own = {"PREFECT_HOME": str(home), "PREFECT_SERVER_UI_API_URL": "/api"}  # whatever host and port
-        self._environment = _without_api(os.environ) | QUIET | own
+        self._environment = _without_api(os.environ) | SETTINGS | {"PREFECT_HOME": str(home)}
         self._say, self._over = say, threading.Event()
         try:
             self._process = self._start()
@@ -104,7 +104,7 @@ def choose_server(host: str, port: int, home: Path) -> str:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--home: {home} cannot be made: {error.strerror}") from error
-    os.environ |= QUIET | {"PREFECT_API_URL": f"{page}/api", "PREFECT_HOME": str(home)}
+    os.environ |= SETTINGS | {"PREFECT_API_URL": f"{page}/api", "PREFECT_HOME": str(home)}
     return page
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.server import QUIET
+from flows.server import SETTINGS
 from tests.integration.commands import wait_until
 from tests.integration.servers import answers, free_port, started
 
@@ -18,7 +18,7 @@ class PrefectServer:
 
     def __init__(self, page: str, home: Path) -> None:
         self.page, self.home = page, home
-        self.environment = {**QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": f"{page}/api"}
+        self.environment = {**SETTINGS, "PREFECT_HOME": str(home), "PREFECT_API_URL": f"{page}/api"}
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Return what the API answers to a POST, or without a body to a GET."""
@@ -58,7 +58,7 @@ def prefect_server(home: Path, **variables: str) -> Iterator[PrefectServer]:
     home.mkdir(parents=True, exist_ok=True)
     port, log = free_port(), home / "server.log"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
-    with started(command, QUIET | {"PREFECT_HOME": str(home)} | variables, log) as process:
+    with started(command, SETTINGS | {"PREFECT_HOME": str(home)} | variables, log) as process:
         page = f"http://127.0.0.1:{port}"
 
         def ready() -> bool:
