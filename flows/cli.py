@@ -59,10 +59,11 @@ def run(
     night = _night(config)
     place = (host, port, home or HOME)
     page = choose_server(*place)
-    from flows.deployments import FLOWS, parameters
+    from flows.deployments import FLOWS, check_server, parameters
 
     told = parameters(flow, night)
     with running_server(*place, typer.echo):
+        check_server()
         state = cast("State[Any]", FLOWS[flow](**told, return_state=True))
     typer.secho(f"{flow}: {state.message or state.name}", fg=None if state.is_completed() else "red")
     typer.echo(f"page: {page} (while a server runs there: masklake serve)")
@@ -93,12 +94,13 @@ def serve(
     night = _night(config)
     place = (host, port, home or HOME)
     page = choose_server(*place)
-    from flows.deployments import deployments
+    from flows.deployments import check_server, deployments
     from flows.serve import serve_until_stopped
 
     name = name or config.stem
     served = list(deployments(night, name, cron, timezone, None))
     with running_server(*place, typer.echo) as alone:
+        check_server()
         typer.echo(f"nightly/{name} runs at {cron!r} ({timezone}); page: {page}; Ctrl-C ends it")
         serve_until_stopped(served, alone=alone)
     typer.echo("stopped")
@@ -132,10 +134,12 @@ def deploy(
         raise ConfigError(
             "PREFECT_API_URL names no server: set it, as in http://prefect:4200/api, or use serve"
         )
+    from flows.deployments import check_server
     from flows.deployments import deploy as register
 
     name = name or config.stem
     with running_server("", 0, HOME, typer.echo):
+        check_server()
         for full_name in register(night, name, cron, timezone, pool, at_once):
             typer.echo(f"registered {full_name}")
     typer.echo(f"run it now:  prefect deployment run 'nightly/{name}'")

@@ -76,18 +76,36 @@ def check_cron(cron: str, timezone: str) -> None:
         ) from error
 
 
+def check_server() -> None:
+    """Raise ConfigError unless the server lets us in and has a version that fits, ClusterError if away."""
+    try:
+        with get_client(sync_client=True) as client:
+            client.raise_for_api_version_mismatch()
+    except PrefectHTTPStatusError as error:
+        code = error.response.status_code
+        if code not in {401, 403}:
+            raise ClusterError(f"Prefect's server answers with {code}: its log says why") from error
+        raise ConfigError(
+            f"Prefect's server does not let us in ({code}): set PREFECT_API_AUTH_STRING as it is there"
+        ) from error
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        if "incompatible" in text:
+            raise ConfigError(f"{text} Install the same on both sides") from error
+        raise ClusterError(f"Prefect's server does not answer: {text[:300]}") from error
+
+
 def deploy(
     night: NightConfig, name: str, cron: str | None, timezone: str, work_pool: str, at_once: int
 ) -> list[str]:
     """Register deployments and a process work pool with the server, and return the deployments' full names.
 
     At most `at_once` flow runs of the pool run at the same time. Raises ClusterError if the server does not
-    answer or refuses us, ConfigError as `deployments` does.
+    take it, ConfigError as `deployments` does.
     """
     wanted = list(deployments(night, name, cron, timezone, work_pool))
     try:
         with get_client(sync_client=True) as client:
-            client.raise_for_api_version_mismatch()
             try:
                 client.create_work_pool(
                     WorkPoolCreate(name=work_pool, type="process", concurrency_limit=at_once)

@@ -6,6 +6,7 @@ A page that cannot be written never ends a run: the work goes on, and a line in 
 import base64
 import html
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Final, ParamSpec, cast
@@ -29,17 +30,29 @@ from pipeline.progress import duration
 
 P = ParamSpec("P")
 MOST_FAILURES: Final = 100  # that are listed by name
+SLOW_SECONDS: Final = 20.0  # of a call that failed: nobody answers
+QUIET_SECONDS: Final = 120.0  # without another one
 LONGEST_KEY: Final = 80  # of the table's name in an artifact's key
+
+_quiet_until = [0.0]  # time.monotonic()
 
 
 def never_in_the_way(function: Callable[P, None]) -> Callable[P, None]:
-    """Return the function, for which a server that does not answer is only worth a line."""
+    """Return the function, for which a server that does not answer is only worth a line.
+
+    Where nobody answers, Prefect asks for more than a minute: then nothing is tried for the next two.
+    """
 
     @wraps(function)
     def try_it(*args: P.args, **kwargs: P.kwargs) -> None:
+        started = time.monotonic()
+        if started < _quiet_until[0]:
+            return
         try:
             function(*args, **kwargs)
         except Exception as error:
+            if time.monotonic() - started >= SLOW_SECONDS:
+                _quiet_until[0] = time.monotonic() + QUIET_SECONDS
             get_run_logger().warning("the page was not updated: %s: %s", type(error).__name__, error)
 
     return try_it

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as Grid
 
-from tests.bench import listing, memory, planning, throughput, training
+from tests.bench import listing, memory, nights, planning, throughput, training
 from tests.bench.figure import Figure
 
 BENCHES = {
@@ -26,6 +26,7 @@ BENCHES = {
     "memory": memory.measure,
     "listing": listing.measure,
     "planning": planning.measure,
+    "nights": nights.measure,
     "training": training.measure,
 }
 

@@ -26,7 +26,8 @@ def test_names_are_shown_as_text() -> None:
 def test_a_page_that_cannot_be_written_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The work goes on; one line says that the page did not."""
+    """The work goes on; one line says that the page did not; after a long wait nothing is tried for a while."""
+    monkeypatch.setattr(page, "_quiet_until", [0.0])
     monkeypatch.setattr(page, "get_run_logger", lambda: logging.getLogger("flow"))
 
     def away(*_: object, **__: object) -> None:
@@ -35,3 +36,7 @@ def test_a_page_that_cannot_be_written_ends_nothing(
     monkeypatch.setattr(page, "create_table_artifact", away)
     page.show_table("summary", "s3://b/masks", [{"what": 1}], "Run")
     assert "the page was not updated: RuntimeError: the database is away" in caplog.text
+    monkeypatch.setattr(page, "SLOW_SECONDS", 0.0)
+    for _ in range(3):
+        page.show_table("summary", "s3://b/masks", [{"what": 1}], "Run")
+    assert len(caplog.records) == 2
