@@ -152,7 +152,7 @@ def _night(config: Path) -> "NightConfig":
     from flows.night import NightConfig
     from pipeline.config import read_config
 
-    return read_config(NightConfig, config, {})
+    return read_config(NightConfig, config, {}).absolute()
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"run": run, "serve": serve, "deploy": deploy}

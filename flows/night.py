@@ -1,10 +1,12 @@
 """What a night is told: a job, where it runs, what is tidied up, what is trained. A TOML file, or a form."""
 
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline import storage
 from pipeline.config import DriftConfig, JobConfig, Section
 from pipeline.registry.promotion import MARGIN
 from pipeline.train.config import FinetuneConfig
@@ -85,3 +87,20 @@ class NightConfig(JobConfig):
     def job(self) -> JobConfig:
         """What the command is told."""
         return JobConfig.model_validate(self.model_dump(include=set(JobConfig.model_fields)))
+
+    def absolute(self) -> Self:
+        """Return the same with full addresses: a flow need not run in the folder where it was configured."""
+        full = storage.canonical
+        known: dict[str, Any] = {
+            "table": full(self.table),
+            "source": self.source.model_copy(update={"uri": full(self.source.uri)}),
+            "registry": self.registry and full(self.registry),
+            "model": full(self.model) if Path(self.model).is_dir() else self.model,
+        }
+        if (told := self.training) is not None:
+            sources = tuple(full(uri) for uri in told.data.sources)
+            update = {"out": full(told.out), "data": told.data.model_copy(update={"sources": sources})}
+            known["training"] = told.model_copy(
+                update={**update, "registry": told.registry and full(told.registry)}
+            )
+        return self.model_copy(update=known)

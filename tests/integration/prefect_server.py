@@ -30,8 +30,9 @@ class PrefectServer:
             return json.load(answer)
 
     def runs(self, name: str, *, flow: str | None = None) -> list[dict[str, Any]]:
-        """Return the flow runs of a name, the newest first."""
-        asked: dict[str, Any] = {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC"}
+        """Return the flow runs of a table or model, the newest first."""
+        full = f"file://{name}" if name.startswith("/") else name
+        asked: dict[str, Any] = {"flow_runs": {"name": {"any_": [full]}}, "sort": "START_TIME_DESC"}
         if flow is not None:
             asked["flows"] = {"name": {"any_": [flow]}}
         found: list[dict[str, Any]] = self.ask("flow_runs/filter", asked)

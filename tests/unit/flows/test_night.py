@@ -58,3 +58,19 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
     file.write_text('table = "t"\n[source]\nuri = "s"\n[cluster]\nadress = "local"\n')
     with pytest.raises(ConfigError, match=r"nightly\.toml: cluster\.adress is not a known key"):
         read_config(NightConfig, file, {})
+
+
+def test_addresses_become_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow runs elsewhere; names of models stay names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoint").mkdir()
+    tree = {"source": {"uri": "images"}, "table": "s3://b/masks", "model": "checkpoint", "registry": "models"}
+    night = NightConfig.model_validate({**tree, "training": {**TRAINING, "data": {"sources": ["labels"]}}})
+    full = night.absolute()
+    assert full.source.uri == f"file://{tmp_path}/images"
+    assert full.table == "s3://b/masks"
+    assert full.model == f"file://{tmp_path}/checkpoint"
+    assert full.registry == f"file://{tmp_path}/models"
+    assert full.training is not None
+    assert full.training.data.sources == (f"file://{tmp_path}/labels",)
+    assert NightConfig.model_validate(NIGHT).absolute().model == "nuclei"

@@ -26,7 +26,7 @@ def test_names_are_shown_as_text() -> None:
 def test_a_page_that_cannot_be_written_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The work goes on; one line says that the page did not; after a long wait nothing is tried for a while."""
+    """The work goes on, one line says so; after a long wait the page is left alone for a while."""
     monkeypatch.setattr(page, "_quiet_until", [0.0])
     monkeypatch.setattr(page, "get_run_logger", lambda: logging.getLogger("flow"))
 
