@@ -71,6 +71,10 @@ MaxPixels = Annotated[
 ]
 RetryFailed = Annotated[bool | None, typer.Option("--retry-failed", help="try permanent failures again, too")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda [auto]")]
+StallTimeout = Annotated[
+    float | None,
+    typer.Option("--stall-timeout", help="stop when nothing has moved for so many seconds [600]"),
+]
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, bfloat16 or float32 [auto]")]
 TileBatch = Annotated[int | None, typer.Option("--tile-batch", help="tiles in one forward pass [16]")]
 
@@ -104,10 +108,13 @@ def segment(
     device: Device = None,
     precision: Precision = None,
     tile_batch: TileBatch = None,
-    actors: Annotated[int | None, typer.Option("--actors", help="copies of the network [one a GPU]")] = None,
+    actors: Annotated[
+        int | None, typer.Option("--actors", help="copies of the network [one a GPU, or host]")
+    ] = None,
     ray_address: Annotated[
         str | None, typer.Option("--ray-address", help="a Ray cluster that is there [this machine]")
     ] = None,
+    stall_timeout: StallTimeout = None,
     retry_failed: RetryFailed = None,
     max_failed: Annotated[
         float | None,
@@ -142,6 +149,7 @@ def segment(
             "predict.tile_batch": tile_batch,
             "run.actors": actors,
             "run.ray_address": ray_address,
+            "run.stall_seconds": stall_timeout,
             "run.retry_failed": retry_failed,
             "run.max_failed": max_failed,
         },

@@ -147,6 +147,12 @@ def finetune(
     precision: Annotated[
         str | None, _option("--precision", panel=PLACE, help="auto, bfloat16 or float32 [auto]")
     ] = None,
+    stall_timeout: Annotated[
+        float | None,
+        _option(
+            "--stall-timeout", panel=PLACE, help="stop when workers said nothing for so many seconds [1800]"
+        ),
+    ] = None,
     validate_every: Annotated[
         int | None, _option("--validate-every", panel=PLACE, help="epochs between validations [1]")
     ] = None,
@@ -222,6 +228,7 @@ def finetune(
         "workers.ray_address": ray_address,
         "workers.device": device,
         "workers.precision": precision,
+        "workers.stall_seconds": stall_timeout,
         "workers.validate_every": validate_every,
         "workers.save_minutes": save_minutes,
         "tiling.side": tile,

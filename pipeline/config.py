@@ -85,7 +85,9 @@ class RunConfig(Section):
     """How Ray is used, and when to stop."""
 
     ray_address: str | None = Field(None, description="a Ray cluster that is there; default: this machine")
-    actors: int = Field(0, ge=0, description="copies of the network; 0: one for each GPU, one without GPU")
+    actors: int = Field(
+        0, ge=0, description="copies of the network; 0: one for each GPU, without GPUs one for each host"
+    )
     block_images: int = Field(64, ge=1, le=4096, description="images that travel and are written together")
     commit_seconds: float = Field(5.0, gt=0, description="seconds between commits")
     stall_seconds: float = Field(600.0, gt=0, description="stop when nothing has moved for so long")

@@ -6,6 +6,7 @@ and is the table's single committer; what the workers do with an image is in `pi
 
 import contextlib
 import functools
+import gc
 import json
 import queue
 import tempfile
@@ -36,6 +37,7 @@ from pipeline.config import JobConfig, PredictConfig, Recipe
 from pipeline.errors import (
     ClusterError,
     ConcurrentRunError,
+    ConfigError,
     InterruptedRun,
     MasklakeError,
     StalledError,
@@ -48,18 +50,27 @@ from pipeline.predict import check_tile_side, choose_device
 from pipeline.progress import Reporter
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.report import StageReport, Summary
-from pipeline.session import SPARE_CPUS, LostBlocks, Signals, last_line, ray_session
+from pipeline.room import PLAN_CPUS, Demand, Room
+from pipeline.session import SPARE_CPUS, LostBlocks, Signals, last_line, may_grow, ray_session, what_waits
 from pipeline.sizing import task_workers
 from pipeline.table import Table
 
 RETRY_BLOCKS: Final = (8, 1)  # images of a block when the run reconciles plan with commits
-WORKER_RETRIES: Final = 1  # of a block whose worker died, before it is let go
+ACTOR_BLOCKS: Final = 16  # for each actor, of a small run: so that stages overlap, and actors end together
+WORKER_RETRIES: Final = 1  # of a block whose task died with its worker, before it is let go
+ACTOR_RETRIES: Final = 0  # of its block: only the same actor does that, and its GPU may be gone for good
 ACTOR_RESTARTS: Final = 20
 TASK_CPUS: Final = 0.25  # what a fetch or write task asks of Ray: a fraction, so that it fits beside an actor
+ACTOR_CPUS: Final = 1
 BLOCK_BYTES: Final = 512 << 20  # that a block of decoded images should not exceed
 DECODED_BYTES: Final = 10  # of pixels for a byte of a typical JPEG
 MANY_LEFT: Final = 100  # images that all fail alone: then the workers are at fault, not the images
 POLL_SECONDS: Final = 0.25
+OPERATORS: Final = {  # as Ray Data names them: the stage; what is before them cuts the plan
+    "fetch_and_decode": "fetch + decode",
+    "MeteredSegmentBlock": "segment",
+    "encode_and_write": "encode + write",
+}
 
 
 def segment(config: JobConfig, reporter: Reporter) -> Summary:
@@ -143,14 +154,16 @@ class _Run:
 
     def all(self, plan: Plan, folder: Path, signals: Signals) -> None:
         """Do the plan; what did not come back is done again in smaller blocks, then given up one by one."""
+        self._check_room()
         self.table.check_alone()  # Ray took seconds to start: a run that is under way has committed by now
         todo, count, lost = plan.file, plan.todo, LostBlocks()
         before = 0
-        for attempt, block_images in enumerate((self._block_images(plan), *RETRY_BLOCKS)):
+        for attempt, block_images in enumerate((self._block_images(plan, self._room()[1]), *RETRY_BLOCKS)):
             uri = self.table.copy_run_file(self.labels.run_id, f"plan-{attempt}.parquet", todo)
             before = self.committed
             groups = pq.read_metadata(todo).num_row_groups
             self._commit_stream(self._graph(uri, groups, block_images), signals)
+            gc.collect()  # lost blocks leave cycles that hold the actors' handles, and so their GPUs
             rest = folder / f"plan-{attempt + 1}.parquet"
             count = left_over(todo, self.table, self.labels.run_id, rest)
             if count == 0:
@@ -164,6 +177,28 @@ class _Run:
 
     # ------------------------------------------------------------ the graph
 
+    def _room(self) -> tuple[Room, int, bool]:
+        """Return the nodes that are up, how many actors are started on them, and whether each has a GPU."""
+        import ray
+
+        room, device = Room.of(ray.nodes()), self.config.predict.device  # type: ignore[no-untyped-call]
+        awaited = device == "cuda" and self.config.run.ray_address is not None  # its node may yet come
+        on_gpu = device != "cpu" and (awaited or any(node.gpus for node in room.nodes))
+        return room, self.config.run.actors or room.actors(on_gpu=on_gpu), on_gpu
+
+    def _check_room(self) -> None:
+        """Raise ConfigError if a stage has no place; where an autoscaler may bring one, only say so."""
+        room, actors, on_gpu = self._room()
+        demands = (
+            Demand(stage="segment", cpus=ACTOR_CPUS, gpus=int(on_gpu)),
+            Demand(stage="reading the plan", cpus=PLAN_CPUS),
+            *(Demand(stage=stage, cpus=TASK_CPUS) for stage in task_workers(0)),
+        )
+        if problem := room.lacks(demands, actors, on_gpu=on_gpu):
+            if not may_grow():
+                raise ConfigError(problem)
+            self.reporter.say(f"note: {problem}; this cluster's autoscaler is waited for")
+
     def _graph(self, plan_uri: str, plan_groups: int, block_images: int) -> Any:
         """Return the lazy dataset whose rows are the parts that were written."""
         import ray.data
@@ -173,11 +208,9 @@ class _Run:
         context.enable_progress_bars = False
         context.max_errored_blocks = -1  # a lost block must not end the run: it is found and done again
         context.execution_options.verbose_progress = False
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call] # Ray's, untyped
-        cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
-        on_gpu = gpus > 0 and self.config.predict.device != "cpu"
-        actors = self.config.run.actors or (gpus if on_gpu else 1)
-        self.workers = {"segment": actors, **task_workers(cpus)}
+        room, actors, on_gpu = self._room()
+        in_flight = 1 if block_images == 1 else None  # the last try: no image dies with its neighbour
+        self.workers = {"segment": actors, **task_workers(room.cpus)}
         return (
             ray.data.range(plan_groups, override_num_blocks=plan_groups)
             .map_batches(
@@ -206,16 +239,16 @@ class _Run:
                     self.model,
                     self.checkpoint.digest,
                     self.config.storage,
-                    self._predict_config(cpus, actors),
+                    self._predict_config(room.cpus, actors),
                     self.config.tiling,
                 ),
                 batch_size=block_images,
                 batch_format="pyarrow",
-                compute=ActorPoolStrategy(size=actors),
-                num_cpus=1,
-                num_gpus=1 if on_gpu else 0,
+                compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=in_flight),
+                num_cpus=ACTOR_CPUS,
+                num_gpus=int(on_gpu),
                 max_restarts=ACTOR_RESTARTS,
-                max_task_retries=WORKER_RETRIES,
+                max_task_retries=ACTOR_RETRIES,
             )
             .map_batches(
                 functools.partial(encode_and_write, labels=self.labels, storage_config=self.config.storage),
@@ -233,13 +266,13 @@ class _Run:
         threads = self.config.predict.threads or max(1, cores // actors)
         return self.config.predict.model_copy(update={"threads": threads})
 
-    def _block_images(self, plan: Plan) -> int:
+    def _block_images(self, plan: Plan, actors: int) -> int:
         """Return how many images travel together: few in a small run, so that its stages overlap, and few
         where they are large, so that a block fits the object store."""
         decoded = max(1, plan.todo_bytes // plan.todo) * DECODED_BYTES
         return min(
             self.config.run.block_images,
-            max(RETRY_BLOCKS[0], plan.todo // 16),
+            max(RETRY_BLOCKS[0], plan.todo // (ACTOR_BLOCKS * actors)),
             max(1, BLOCK_BYTES // decoded),
         )
 
@@ -281,9 +314,9 @@ class _Run:
                 )
             if stalled:
                 raise StalledError(
-                    f"nothing has moved for {self.config.run.stall_seconds:.0f} s; {self.committed:,} images "
-                    "are in the table and the same command goes on: check the workers, or raise "
-                    "run.stall_seconds"
+                    f"nothing has moved for {self.config.run.stall_seconds:g} s: {what_waits(OPERATORS)}; "
+                    f"{self.committed:,} images are in the table and the same command goes on; "
+                    "--stall-timeout sets the limit"
                 )
             self.meters.tick(len(waiting))
             self.reporter.tick()

@@ -4,6 +4,7 @@ Beside it only the two jobs, `pipeline.meters`, `pipeline.train.hub` and `pipeli
 """
 
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any, Final, Self
 
@@ -160,6 +161,53 @@ class LostBlocks(logging.Handler):
         self.reason = last_line(error or Exception(record.getMessage()))
         raised = isinstance(error, UserCodeException | RayTaskError)
         self.in_code = raised and "MemoryError" not in self.reason
+
+
+def may_grow() -> bool:
+    """Return whether the cluster has an autoscaler, which may bring nodes that are not up yet.
+
+    Ray, which must be up, has no public word for it. Its store notes version 2 of the autoscaler as "1".
+    Version 1 reports nodes by the types of its configuration; without one each node is a type of its own.
+    """
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    if _internal_kv_get("__autoscaler_v2_enabled", namespace="__autoscaler") == b"1":
+        return True
+    report = json.loads(_internal_kv_get("__autoscaling_status") or b"{}").get("autoscaler_report") or {}
+    return any(not name.startswith("node_") for name in report.get("active_nodes") or {})
+
+
+def what_waits(operators: Mapping[str, str]) -> str:
+    """Return, for the line of a run that stands still, what waits for what; `operators` gives stages names.
+
+    Ray Data keeps it in its scheduling thread, where only the names of its attributes could change.
+    """
+    import ray
+    from ray.data._internal.execution.streaming_executor import StreamingExecutor
+
+    if not ray.is_initialized():
+        return "Ray is not there any more"
+    stages: list[str] = []
+    for thread in threading.enumerate():
+        if isinstance(thread, StreamingExecutor) and thread.is_alive():
+            with contextlib.suppress(AttributeError):
+                stages += [_standing(op, state, operators) for op, state in (thread._topology or {}).items()]
+    there, free = ray.cluster_resources(), ray.available_resources()  # type: ignore[no-untyped-call]
+    has = " and ".join(f"{free.get(kind, 0):g} of {there.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
+    return f"{', '.join(filter(None, stages)) or 'no stage has work'}; Ray has {has} free"
+
+
+def _standing(op: Any, state: Any, operators: Mapping[str, str]) -> str:
+    """Return what one operator has in hand, or '' if nothing."""
+    name = next((stage for known, stage in operators.items() if known in op.name), "the plan")
+    actors = op.get_actor_info()
+    counted = {
+        "tasks at work": op.num_active_tasks(),
+        "blocks waiting": state.total_enqueued_input_blocks(),
+        "of its actors without a place": actors.pending + actors.restarting,
+    }
+    named = [f"{count} {what}" for what, count in counted.items() if count]
+    return f"{name} has {', '.join(named)}" if named else ""
 
 
 def last_line(error: BaseException) -> str:

@@ -126,7 +126,7 @@ def _stalled(workers: WorkersConfig, saved: int) -> str:
     return (
         f"the workers said nothing for {workers.stall_seconds:g} s, after step {saved:,} was saved; "
         f"{workers.least} of them must have a place, and Ray has {free.get('CPU', 0):.0f} CPUs and "
-        f"{free.get('GPU', 0):.0f} GPUs free: the same command goes on; workers.stall_seconds sets the limit"
+        f"{free.get('GPU', 0):.0f} GPUs free: the same command goes on; --stall-timeout sets the limit"
     )
 
 

@@ -1,6 +1,6 @@
 """`make bench`: measure, and print one table of figures beside what was asked of them.
 
-    python -m tests.bench [--only NAME …] [--list]
+    python -m tests.bench [--only NAME …]
 
 Two sides of a ratio run in turn, in the same call; medians are compared and the spread is printed, since the
 machines that this runs on are shared. Nothing here is a test: a slow day fails nothing.
@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as Grid
 
-from tests.bench import listing, memory, nights, planning, throughput, training
+from tests.bench import hosts, listing, memory, nights, planning, throughput, training
 from tests.bench.figure import Figure
 
 BENCHES = {
@@ -28,6 +28,7 @@ BENCHES = {
     "planning": planning.measure,
     "nights": nights.measure,
     "training": training.measure,
+    "hosts": hosts.measure,
 }
 
 

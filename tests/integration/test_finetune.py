@@ -7,8 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,14 @@ from pipeline.config import StorageConfig
 from pipeline.demo.nuclei import generate
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.train.evaluate import evaluate_stored
-from tests.integration.commands import MASKLAKE, Result, Running, clean_environment, run, wait_until
+from tests.integration.commands import MASKLAKE, Result, Running, run, wait_until
 from tests.integration.conftest import Finished
+from tests.integration.hosts import Hosts, hosts_or_skip
 from tests.integration.stores import Store, rows_of
 
 IMAGES = 24
 SMALL = ("--from-scratch", "--widths", "8,8,16", "--crop", "32", "--batch", "4", "--micro-batch", "2")
 NO_RAY = {"PYTHONPATH": str(Path(__file__).with_name("faults")), "MASKLAKE_FAULT_NO_RAY": "1"}
-HOSTS = 2
 
 
 def png(pixels: Any) -> bytes:
@@ -247,52 +245,25 @@ def test_bad_input(
 
 def test_workers_that_say_nothing_are_not_waited_for(labelled: Path, tmp_path: Path) -> None:
     """With a limit that no worker can keep, the run ends by itself and says who waited for what."""
-    settings, out = tmp_path / "settings.toml", tmp_path / "out"
-    settings.write_text("[workers]\nstall_seconds = 0.3\n")
-    result = run(*finetune(labelled, out, "--epochs", "1", "--config", settings))
-    check_error(
-        result, "said nothing for 0.3 s", "1 of them must have a place", "CPUs", "workers.stall_seconds"
-    )
+    result = run(*finetune(labelled, tmp_path / "out", "--epochs", "1", "--stall-timeout", "0.3"))
+    check_error(result, "said nothing for 0.3 s", "1 of them must have a place", "CPUs", "--stall-timeout")
 
 
 @pytest.fixture
-def two_hosts(shared_folder: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """A Ray cluster of two hosts; yields the words before a command on its head, and its environment."""
-    script = shared_folder / "tools" / "raynet.sh"
-    if not script.is_file():
-        pytest.skip("../shared/tools/raynet.sh is not here")
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("needs root and iproute2 (.ci/run installs it)")
-    if Path("/sys/class/net/brray").exists():
-        pytest.skip("another cluster of network namespaces is up")
-    if subprocess.run(["ip", "netns", "add", "masklake-probe"], check=False, capture_output=True).returncode:
-        pytest.skip("network namespaces cannot be made here")
-    subprocess.run(["ip", "netns", "del", "masklake-probe"], check=True)
-    environment = clean_environment() | {
-        "RAY": str(Path(sys.executable).with_name("ray")),
-        "RAY_raylet_start_wait_time_s": "120",  # a busy machine needs more than the default
-    }
-    with tempfile.TemporaryDirectory(prefix="net-") as folder:  # not tmp_path: sockets have short names
-        try:
-            with Path(folder, "up.log").open("wb") as log:  # not a pipe: the nodes would keep it open
-                up = ["bash", str(script), "up", folder, str(HOSTS)]
-                code = subprocess.run(up, env=environment, check=False, timeout=240, stdout=log, stderr=log)
-            assert code.returncode == 0, [file.read_text()[-2000:] for file in Path(folder).glob("*.log")]
-            token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": f"{folder}/token"}
-            yield ["bash", str(script), "on", "1"], environment | token
-        finally:
-            subprocess.run(["bash", str(script), "down", folder, str(HOSTS)], check=False, timeout=60)
+def two_hosts(shared_folder: Path) -> Iterator[Hosts]:
+    """A Ray cluster of two hosts."""
+    with hosts_or_skip(shared_folder, 2) as up:
+        yield up
 
 
-def test_two_hosts_train_one_network(
-    two_hosts: tuple[list[str], dict[str, str]], labelled: Path, tmp_path: Path
-) -> None:
+@pytest.mark.timeout(900)  # it waits for other tests' cluster
+def test_two_hosts_train_one_network(two_hosts: Hosts, labelled: Path, tmp_path: Path) -> None:
     """Workers on two hosts find each other and share the steps, and one checkpoint comes out."""
-    out, (on_head, environment) = tmp_path / "out", two_hosts
-    command = finetune(labelled, out, "--epochs", "2", "--workers", "2", "--ray-address", "10.77.0.11:6379")
+    out = tmp_path / "out"
+    command = finetune(labelled, out, "--epochs", "2", "--workers", "2", "--ray-address", two_hosts.address)
     ended = subprocess.run(
-        [*on_head, str(MASKLAKE), *(str(word) for word in command)],
-        env=environment,
+        [*two_hosts.on(1), str(MASKLAKE), *(str(word) for word in command)],
+        env=two_hosts.environment,
         capture_output=True,
         text=True,
         check=False,

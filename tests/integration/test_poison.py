@@ -2,21 +2,28 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.integration.commands import faults, run
 from tests.integration.images import image, write_images
 from tests.integration.stores import check_once_each, rows_of
 
 POISON = "this kills a worker"
+WIDTH = 200  # pixels: no other image is so wide
 
 
-def test_a_poison_image_becomes_a_row_and_its_neighbours_get_masks(checkpoint: Path, tmp_path: Path) -> None:
-    """1 of 61 images kills its worker each time: 60 masks, and one failed row of stage worker."""
+@pytest.mark.parametrize("fault", [{"poison": POISON}, {"deadly": WIDTH}], ids=["decoding", "the network"])
+def test_a_poison_image_becomes_a_row_and_its_neighbours_get_masks(
+    fault: dict[str, object], checkpoint: Path, tmp_path: Path
+) -> None:
+    """1 of 61 images kills its worker each time, which is decoding it or computing on it: 60 masks, and one
+    failed row of stage worker."""
     source, table = tmp_path / "images", tmp_path / "masks"
     write_images(source, 60)
     poison = source / "image-030x.png"
-    poison.write_bytes(image(500) + POISON.encode())
+    poison.write_bytes(image(500, size=(WIDTH, 64)) + POISON.encode())
     command = ["segment", source, "--table", table, "--model", checkpoint]
-    result = run(*command, environment=faults(poison=POISON))
+    result = run(*command, environment=faults(**fault))
     assert result.code == 0, result
     rows = rows_of(table)
     check_once_each(rows, {f"file://{path}" for path in source.iterdir()})

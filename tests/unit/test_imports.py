@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module of `pipeline` may import those of the rows above its own, not those beside it, and none below.
 LAYERS = (
     ("errors", "events"),
-    ("config", "schema", "drawing", "sizing"),
+    ("config", "schema", "drawing", "room", "sizing"),
     ("train.config", "train.schema"),
     ("storage",),
     ("listing", "decode", "tiling", "predict", "encode", "progress", "session", "demo.nuclei", "demo.server"),
@@ -51,7 +51,7 @@ LAYERS = (
 BESIDE = {("predict", "tiling")}  # the exception
 
 # These turn values into one another. They do no I/O, so errors are all they need of ours.
-PURE = ("decode", "tiling", "encode", "sizing")
+PURE = ("decode", "tiling", "encode", "room", "sizing")
 
 # What may import `models`; `models` itself imports nothing of ours but `models`.
 MAY_IMPORT_MODELS = ("predict", "registry.", "train.", "job")
@@ -186,7 +186,7 @@ def test_pipeline_imports_point_downwards(name: str) -> None:
 
 @pytest.mark.parametrize("name", PURE)
 def test_pure_stages_do_no_io(name: str) -> None:
-    """Decoding, tiling, encoding and sizing know neither storage nor configuration."""
+    """Decoding, tiling, encoding, room and sizing know neither storage nor configuration."""
     assert ours(f"pipeline.{name}") <= {"errors"}
 
 

@@ -176,7 +176,7 @@ def test_a_stream_that_stands_still_is_given_up(
     monkeypatch.setattr(job, "POLL_SECONDS", 0.01)
     part = write_part(make_rows("ok", "ab"), table.uri, LOCAL)
     hold = threading.Event()
-    with pytest.raises(StalledError, match=r"nothing has moved for 0 s; 2 images are in the table"):
+    with pytest.raises(StalledError, match=r"nothing has moved for 0\.3 s: .*; 2 images are in the table"):
         make_run(stall_seconds=0.3)._commit_stream(Stream(received(part), hold=hold), Signals())
     hold.set()
     assert table.rows(["image_id"]).num_rows == 2
@@ -226,23 +226,25 @@ def test_the_stream_does_not_run_ahead_without_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "todo", "mean_bytes", "expected"),
+    ("most", "todo", "mean_bytes", "actors", "expected"),
     [
-        (64, 1, 1000, 8),
-        (64, 200, 1000, 12),
-        (64, 1_000_000, 1000, 64),
-        (4, 1_000_000, 1000, 4),
-        (1, 3, 1000, 1),
-        (64, 1_000_000, 10_000_000, 5),
-        (64, 1_000_000, 900_000_000, 1),
+        (64, 1, 1000, 1, 8),
+        (64, 200, 1000, 1, 12),
+        (64, 1000, 1000, 1, 62),
+        (64, 1000, 1000, 3, 20),
+        (64, 1_000_000, 1000, 3, 64),
+        (4, 1_000_000, 1000, 1, 4),
+        (1, 3, 1000, 1, 1),
+        (64, 1_000_000, 10_000_000, 1, 5),
+        (64, 1_000_000, 900_000_000, 1, 1),
     ],
 )
 def test_blocks_are_small_in_small_runs_and_of_large_images(
-    make_run: Callable[..., Any], most: int, todo: int, mean_bytes: int, expected: int
+    make_run: Callable[..., Any], most: int, todo: int, mean_bytes: int, actors: int, expected: int
 ) -> None:
-    """Sixteen blocks let the stages of a small run overlap; large images travel few at a time."""
+    """Sixteen blocks an actor let the stages of a small run overlap; large images travel few at a time."""
     plan = SimpleNamespace(todo=todo, todo_bytes=todo * mean_bytes)
-    assert make_run(block_images=most)._block_images(plan) == expected
+    assert make_run(block_images=most)._block_images(plan, actors) == expected
 
 
 def test_stages_are_reported_in_their_order(make_run: Callable[..., Any]) -> None:
