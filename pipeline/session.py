@@ -166,14 +166,20 @@ class LostBlocks(logging.Handler):
 def may_grow() -> bool:
     """Return whether the cluster has an autoscaler, which may bring nodes that are not up yet.
 
-    Ray, which must be up, has no public word for it. Its store notes version 2 of the autoscaler as "1".
-    Version 1 reports nodes by the types of its configuration; without one each node is a type of its own.
+    Ray, which must be up, has no public word for it; its store notes version 2 of the autoscaler as "1".
     """
     from ray.experimental.internal_kv import _internal_kv_get
 
-    if _internal_kv_get("__autoscaler_v2_enabled", namespace="__autoscaler") == b"1":
-        return True
-    report = json.loads(_internal_kv_get("__autoscaling_status") or b"{}").get("autoscaler_report") or {}
+    version_2 = _internal_kv_get("__autoscaler_v2_enabled", namespace="__autoscaler") == b"1"
+    return version_2 or has_node_types(_internal_kv_get("__autoscaling_status"))
+
+
+def has_node_types(status: bytes | None) -> bool:
+    """Return whether the status of autoscaler version 1 has node types, which its configuration has.
+
+    Without one it reports, too: each node as a type of its own.
+    """
+    report = json.loads(status or b"{}").get("autoscaler_report") or {}
     return any(not name.startswith("node_") for name in report.get("active_nodes") or {})
 
 

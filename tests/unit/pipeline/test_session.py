@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from pipeline.session import LostBlocks, Signals, last_line
+from pipeline.session import LostBlocks, Signals, has_node_types, last_line
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,14 @@ def test_the_reason_of_a_lost_block_is_heard() -> None:
         assert not logger.propagate
     finally:
         logger.handlers, logger.propagate = before
+
+
+@pytest.mark.parametrize(
+    ("active", "expected"),
+    [('{"headgroup": 1, "gpu": 2}', True), ('{"node_cd468ac867066ae5": 1}', False), ("null", False)],
+)
+def test_an_autoscaler_is_known_by_its_node_types(active: str, expected: bool) -> None:
+    """Its first version reports on every cluster; where it has nothing to scale each node is its own type."""
+    status = f'{{"autoscaler_report": {{"active_nodes": {active}, "pending_nodes": []}}}}'
+    assert has_node_types(status.encode()) is expected
+    assert not has_node_types(None)
