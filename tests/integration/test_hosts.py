@@ -1,8 +1,7 @@
 """A night on three hosts, one of which is lost in mid-run."""
 
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from tests.integration.test_flows import write_night
 
 HOSTS, IMAGES = 3, 360
 SLEEP = 0.2  # seconds that the network takes for an image
-EXTRA_SECONDS = 60.0  # that a lost host may cost beyond its share of the work
 
 pytestmark = pytest.mark.timeout(900)  # it waits for other tests' cluster
 
@@ -28,42 +26,23 @@ def three_hosts(shared_folder: Path) -> Iterator[Hosts]:
         yield up
 
 
-def test_a_lost_host_costs_its_share_and_little_more(
+def test_a_lost_host_loses_nothing(
     three_hosts: Hosts, prefect: PrefectServer, checkpoint: Path, tmp_path: Path
 ) -> None:
     """The flow submits a job with the cluster's token. With one of three hosts killed in mid-run, each image
-    still has one row, and the run takes at most a minute longer than its share of what was left to do."""
+    still has one row; what that costs in time, `python -m tests.bench --only hosts` measures."""
     images = write_images(tmp_path / "images", IMAGES)
-    uris = {f"file://{path}" for path in images}
-
-    def night(name: str, meanwhile: Callable[[Path, Running], None]) -> float:
-        """Return the seconds of a night."""
-        table, cluster = tmp_path / name, f'[cluster]\naddress = "{three_hosts.jobs}"\n'
-        config = write_night(tmp_path / f"{name}.toml", tmp_path / "images", table, checkpoint, cluster)
-        started = time.monotonic()
-        command = ["run", "--flow", "segment", "--config", config]
-        with Running(*command, environment=prefect.environment | three_hosts.token) as running:
-            meanwhile(table, running)
-            result = running.result()
-        seconds = time.monotonic() - started
-        assert result.code == 0, result
-        assert f"segment: {IMAGES} images, 0 failed" in result.stdout, result
-        check_once_each(rows_of(table), uris)
-        return seconds
-
-    left = 0
-
-    def lose_one(table: Path, running: Running) -> None:
-        nonlocal left
+    table, cluster = tmp_path / "masks", f'[cluster]\naddress = "{three_hosts.jobs}"\n'
+    config = write_night(tmp_path / "n.toml", tmp_path / "images", table, checkpoint, cluster)
+    command = ["run", "--flow", "segment", "--config", config]
+    with Running(*command, environment=prefect.environment | three_hosts.token) as running:
         running.until(lambda: committed(table) > IMAGES / 4, "a quarter of the images")
         three_hosts.kill(HOSTS)
-        left = IMAGES - committed(table)
-
-    undisturbed = night("undisturbed", lambda *_: None)
-    disturbed = night("disturbed", lose_one)
-    assert left > IMAGES / 3, "the host was lost too late to matter"
-    share = left * SLEEP * (1 / (HOSTS - 1) - 1 / HOSTS)
-    assert disturbed - undisturbed - share < EXTRA_SECONDS, (disturbed, undisturbed, share)
+        assert committed(table) < 2 * IMAGES / 3, "the host was lost too late to matter"
+        result = running.result()
+    assert result.code == 0, result
+    assert f"segment: {IMAGES} images, 0 failed" in result.stdout, result
+    check_once_each(rows_of(table), {f"file://{path}" for path in images})
     alive = subprocess.run(
         ["ray", "list", "nodes", "--address", three_hosts.jobs, "--filter", "state=ALIVE"],
         env=three_hosts.environment,
