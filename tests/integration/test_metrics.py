@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from pipeline.blocks import STAGES
 from pipeline.meters import COMMIT_SECONDS, GPU_GAUGES
-from tests.integration.commands import Running, clean_environment, wait_until
+from tests.integration.commands import Running, clean_environment, faults, wait_until
 from tests.integration.images import image, write_images
 from tests.integration.servers import RayHead, prometheus_server, ray_head
 from tests.integration.stores import rows_of
@@ -82,8 +82,8 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[RayHead]:
-    """A head that sends its metrics every second."""
-    with ray_head(3, RAY_metrics_report_interval_ms="1000") as started_head:
+    """A head that sends its metrics every second, and decodes slowly, so that there is a middle of a run."""
+    with ray_head(3, RAY_metrics_report_interval_ms="1000", **faults(slow=0.3)) as started_head:
         yield started_head
 
 
