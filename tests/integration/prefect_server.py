@@ -41,9 +41,7 @@ class PrefectServer:
     def artifacts(self, run_id: str) -> dict[str, dict[str, Any]]:
         """Return the artifacts of a flow run by the middle of their keys: masklake-WHAT-TABLE."""
         found = self.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
-        return {
-            one["key"].removeprefix("masklake-").split("-file-")[0].split("-s3-")[0]: one for one in found
-        }
+        return {re.split("masklake-(contact-sheet|[a-z]+)-", one["key"])[1]: one for one in found}
 
     def events(self, *names: str) -> list[dict[str, Any]]:
         """Return the events of these names."""

@@ -43,8 +43,8 @@ def test_labels_become_a_promoted_model(prefect: PrefectServer, tmp_path: Path) 
     (out,) = [folder for folder in (tmp_path / "runs").iterdir() if folder.is_dir()]
     assert out.name.startswith("000024-")
     shown = prefect.artifacts(prefect.runs("cells", flow="finetune")[0]["id"])
-    assert {"training-cells", "curves-cells"} <= set(shown)
-    numbers = {row["what"]: row["value"] for row in json.loads(shown["training-cells"]["data"])}
+    assert {"training", "curves"} <= set(shown)
+    numbers = {row["what"]: row["value"] for row in json.loads(shown["training"]["data"])}
     assert numbers["labelled images"] == "24"
     assert 0 <= float(numbers["dice"]) <= 1
 
