@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,7 @@ class PrefectServer:
         return found
 
     def artifacts(self, run_id: str) -> dict[str, dict[str, Any]]:
-        """Return the artifacts of a flow run by the middle of their keys: masklake-WHAT-TABLE."""
+        """Return the artifacts of a flow run by their kind: keys are masklake-KIND-TABLE."""
         found = self.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
         return {re.split("masklake-(contact-sheet|[a-z]+)-", one["key"])[1]: one for one in found}
 
