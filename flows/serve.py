@@ -71,7 +71,13 @@ def serve_until_stopped(deployments: Iterable[RunnerDeployment], *, alone: bool)
             pass
         if over:
             raise ClusterError(f"Prefect's runner ended: {over[0] or 'without a reason'}") from over[0]
-        _end_runs(served)
+        try:
+            _end_runs(served)
+        except Exception as error:  # of Prefect's client, whose library is not ours to know
+            raise ClusterError(
+                f"Prefect's server could not be asked to end its runs ({type(error).__name__}): one under "
+                "way stops when nobody renews its lease"
+            ) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -46,14 +46,16 @@ class Server:
             str(port),
         ]
         self._log = home / LOG
-        self._environment = _without_api(os.environ) | SETTINGS | {"PREFECT_HOME": str(home)}
+        kept = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+        self._environment = kept | SETTINGS | {"PREFECT_HOME": str(home)}
         self._say, self._over = say, threading.Event()
         try:
             self._process = self._start()
         except OSError as error:
             raise ConfigError(f"--home: {home} cannot be written: {error.strerror}") from error
         self._await_answer()
-        threading.Thread(target=self._supervise, daemon=True, name="masklake-server").start()
+        self._supervisor = threading.Thread(target=self._supervise, daemon=True, name="masklake-server")
+        self._supervisor.start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:  # its own session: Ctrl-C is for the runs first
@@ -70,7 +72,7 @@ class Server:
         deadline = time.monotonic() + START_SECONDS
         while not answers(self._api):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
+                self._end()
                 raise ClusterError(f"Prefect's server did not start at {self._api}: {self._log} says why")
             time.sleep(0.2)
 
@@ -84,6 +86,10 @@ class Server:
     def stop(self) -> None:
         """End it."""
         self._over.set()
+        self._supervisor.join()  # else it could start another one just now
+        self._end()
+
+    def _end(self) -> None:
         self._process.terminate()
         try:
             self._process.wait(STOP_SECONDS)
@@ -140,7 +146,3 @@ def answers(api: str) -> bool:
             return bool(answer.read() == b"true")
     except (OSError, ValueError):
         return False
-
-
-def _without_api(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}

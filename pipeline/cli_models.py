@@ -317,7 +317,6 @@ def _aliases(place: "Registry", name: str) -> dict[str, str]:
 
 
 def _described(version: "Version", aliases: dict[str, str]) -> dict[str, Any]:
-
     return asdict(version) | {
         "aliases": [alias for alias, target in aliases.items() if target == version.version]
     }

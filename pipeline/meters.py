@@ -20,7 +20,6 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from pipeline.blocks import SegmentBlock, Written
-from pipeline.config import PredictConfig, StorageConfig, TilingConfig
 
 MODEL_DIGITS: Final = 16  # of the checkpoint's digest, as the label `model` of every metric
 COMMIT_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -100,15 +99,8 @@ class Meters:
 class MeteredSegmentBlock(SegmentBlock):
     """The actor, telling after each block how it uses its GPU. On a CPU there is nothing to tell."""
 
-    def __init__(
-        self,
-        model: str,
-        digest: str,
-        storage_config: StorageConfig,
-        predict_config: PredictConfig,
-        tiling_config: TilingConfig,
-    ) -> None:
-        super().__init__(model, digest, storage_config, predict_config, tiling_config)
+    def __init__(self, model: str, digest: str, *sections: Any) -> None:
+        super().__init__(model, digest, *sections)
         self._gauges = {} if self.segmenter.gpu_bytes is None else _gauges(GPU_GAUGES, digest)
         self._ended = time.perf_counter()
 

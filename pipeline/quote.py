@@ -134,7 +134,8 @@ def quote(
         reporter.say(
             "--gpus: no earlier run of this recipe is in the table, and only a run tells what it takes"
         )
-    billed = sized.seconds if sized else seconds if (speed and not gpus) or not plan.todo else None
+    known = not plan.todo or sized is not None or (speed is not None and not gpus)
+    hours = (sized.seconds if sized else seconds) / 3600
     return Quote(
         source=storage.canonical(config.source.uri),
         table=storage.canonical(config.table),
@@ -151,7 +152,7 @@ def quote(
         images_per_second=speed,
         measured=measured,
         seconds=seconds,
-        cost=None if price_per_hour is None or billed is None else billed / 3600 * price_per_hour,
+        cost=hours * price_per_hour if price_per_hour is not None and known else None,
         sizing=sized,
     )
 

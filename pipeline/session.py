@@ -1,6 +1,6 @@
 """Ray around one run: started or joined, its errors heard, and the signals that end the run.
 
-Beside it only the two jobs, `pipeline.meters`, `pipeline.train.hub` and `pipeline.train.stream` import ray.
+Who else imports ray, tests/unit/test_imports.py lists (ONLY_IN).
 """
 
 import contextlib

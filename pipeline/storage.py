@@ -365,6 +365,22 @@ def check_table_store(folder: str, config: StorageConfig) -> bool:
     return can.fenced
 
 
+def credentials_method(uri: str, config: StorageConfig, seconds: float) -> str | None:
+    """Return where the credentials for S3 come from, as botocore calls it, or None if there are none.
+
+    Raises TimeoutError if whoever gives them does not within `seconds`, and StorageError.
+    """
+    try:
+        fs = filesystem(uri, config)
+        fs.connect()
+        given = asyncio.run_coroutine_threadsafe(fs.session.get_credentials(), fs.loop).result(seconds)
+    except TimeoutError:
+        raise
+    except Exception as error:  # of botocore, which has many
+        raise explain(error, uri) from error
+    return None if given is None else str(given.method)
+
+
 def server_time(uri: str, config: StorageConfig) -> datetime | None:
     """Return the time of an S3 store's clock, cut to the second, or None where it does not say.
 

@@ -1,6 +1,5 @@
 """Object stores: credentials, clock, and what a run reads: its source and the registry."""
 
-import asyncio
 import contextlib
 import time
 from datetime import UTC, datetime
@@ -37,21 +36,18 @@ def credentials(uri: str, config: StorageConfig) -> Findings:
         yield ok("credentials", "none: public buckets are read without")
         return
     try:
-        fs = storage.filesystem(uri, config)
-        fs.connect()
-        waiting = asyncio.run_coroutine_threadsafe(fs.session.get_credentials(), fs.loop)
-        given = waiting.result(CREDENTIAL_SECONDS)
+        method = storage.credentials_method(uri, config, CREDENTIAL_SECONDS)
     except TimeoutError:
         found = f"whoever gives them did not within {CREDENTIAL_SECONDS:.0f} s"
         yield fail("credentials", found, KEYS)
         return
-    except Exception as error:  # of botocore, which has many
-        yield problem("credentials", storage.explain(error, uri), "list")
+    except StorageError as error:
+        yield problem("credentials", error, "list")
         return
-    if given is None:
+    if method is None:
         yield fail("credentials", "none were found", f"{KEYS}; --anonymous for public buckets")
     else:
-        yield ok("credentials", f"found ({given.method})")
+        yield ok("credentials", f"found ({method})")
 
 
 def clock(uri: str, config: StorageConfig) -> Findings:

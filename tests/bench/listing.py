@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline import listing
 from pipeline.config import StorageConfig
 from pipeline.demo.server import S3Server
+from tests.bench.buckets import write_objects
 from tests.bench.figure import Figure, Say
 
 OBJECTS, FOLDERS = 100_000, 100
@@ -15,12 +16,8 @@ OBJECTS, FOLDERS = 100_000, 100
 def measure(folder: Path, say: Say) -> list[Figure]:
     """Return the seconds that listing takes, with the objects in folders and all in one."""
     root = folder / "root"
-    for bucket, folders in (("wide", FOLDERS), ("flat", 1)):
-        for number in range(OBJECTS):
-            place = root / bucket / f"{number % folders:03}"
-            if number < folders:
-                place.mkdir(parents=True)
-            (place / f"{number}.png").write_bytes(b"x")
+    write_objects(root / "wide", OBJECTS, FOLDERS)
+    write_objects(root / "flat", OBJECTS)
     figures = []
     with S3Server(root) as server:
         os.environ.update(server.environment)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import inventory, storage
@@ -16,8 +15,8 @@ from pipeline.config import Recipe, SourceConfig, StorageConfig, TilingConfig
 from pipeline.demo.server import S3Server
 from pipeline.inventory import nothing_seen
 from pipeline.registry.checkpoints import fetch_checkpoint
-from pipeline.schema import PLAN_ROW, ROW
 from pipeline.table import Table, write_part
+from tests.bench.buckets import done, write_objects
 from tests.bench.figure import Figure, Say
 from tests.integration.commands import FAULTS
 from tests.integration.prefect_server import prefect_server
@@ -28,14 +27,8 @@ OBJECTS, FOLDERS, FEW, ROUNDS = 100_000, 100, 100, 5
 def measure(folder: Path, say: Say) -> list[Figure]:
     """Return the seconds of both, against a Prefect server that is there."""
     root = folder / "root"
-    for number in range(OBJECTS):
-        place = root / "many" / f"{number % FOLDERS:03}"
-        if number < FOLDERS:
-            place.mkdir(parents=True)
-        (place / f"{number}.png").write_bytes(b"x")
-    (root / "few").mkdir()
-    for number in range(FEW):
-        (root / "few" / f"{number}.png").write_bytes(b"x")
+    write_objects(root / "many", OBJECTS, FOLDERS)
+    write_objects(root / "few", FEW)
     with S3Server(root) as server, prefect_server(folder / "prefect") as prefect:
         os.environ.update(server.environment)
         environment = server.environment | prefect.environment
@@ -84,16 +77,9 @@ def _fill(folder: Path, bucket: str) -> None:
     place = folder / f"plan-{bucket}"
     place.mkdir()
     plan = inventory.make_plan(SourceConfig(uri=f"s3://{bucket}"), config, nothing_seen(), place)
-    known = pq.read_table(plan.file)
-    common = {"status": "ok", "recipe": recipe.id, "run_id": "20261122T020000Z-aaaaaa"}
-    columns = [
-        known[field.name]
-        if field.name in PLAN_ROW.names
-        else pa.repeat(pa.scalar(common.get(field.name), field.type), len(known))
-        for field in ROW
-    ]
+    rows = done(pq.read_table(plan.file), recipe.id)
     opened = Table.open_or_create(str(table), config)
-    opened.commit([write_part(pa.table(columns, schema=ROW), storage.canonical(str(table)), config)])
+    opened.commit([write_part(rows, storage.canonical(str(table)), config)])
     (folder / f"{bucket}.toml").write_text(f'table = "{table}"\n[source]\nuri = "s3://{bucket}"\n')
 
 

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 
 from pipeline import inventory
 from pipeline.config import StorageConfig
-from pipeline.schema import PLAN_ROW, ROW
+from pipeline.schema import PLAN_ROW
 from pipeline.table import Table, write_part
+from tests.bench.buckets import done
 from tests.bench.figure import Figure, Say
 
 ROWS, LEFT = 1_000_000, 1_000
@@ -30,15 +31,8 @@ def measure(folder: Path, say: Say) -> list[Figure]:
     table = Table.open_or_create(str(folder / "table"), storage_config)
     parts = []
     for start in range(LEFT, ROWS, 10_000):
-        known = listing.slice(start, 10_000)
-        common = {"status": "ok", "recipe": "r" * 16, "run_id": "run"}
-        columns = [
-            known[f.name]
-            if f.name in PLAN_ROW.names
-            else pa.repeat(pa.scalar(common.get(f.name), f.type), len(known))
-            for f in ROW
-        ]
-        parts.append(write_part(pa.table(columns, schema=ROW), table.uri, storage_config))
+        rows = done(listing.slice(start, 10_000), "r" * 16)
+        parts.append(write_part(rows, table.uri, storage_config))
     table.commit(parts)
     program = f"""
 import resource, shutil, time

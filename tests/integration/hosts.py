@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -81,18 +82,11 @@ def hosts_up(
 
 
 @contextlib.contextmanager
-def hosts_or_skip(
-    shared: Path,
-    count: int,
-    *,
-    cpus: int = 2,
-    gpus: int = 0,
-    environment: Mapping[str, str] | None = None,
-) -> Iterator[Hosts]:
-    """Do as `hosts_up`, in a test that is skipped where there are none to be had."""
+def hosts_or_skip(shared: Path, count: int, **options: Any) -> Iterator[Hosts]:
+    """Do as `hosts_up`, which has the options, in a test that is skipped where there are none to be had."""
     with contextlib.ExitStack() as stack:
         try:
-            up = stack.enter_context(hosts_up(shared, count, cpus=cpus, gpus=gpus, environment=environment))
+            up = stack.enter_context(hosts_up(shared, count, **options))
         except NoHosts as why:
             pytest.skip(str(why))
         yield up

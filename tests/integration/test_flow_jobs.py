@@ -20,7 +20,7 @@ from tests.integration.stores import check_once_each, rows_of
 from tests.integration.test_flows import write_night
 
 IMAGES = 60
-STOP_SECONDS = 30.0  # that the issue of a cancelled run may take
+STOP_SECONDS = 30.0  # that a cancelled run may take
 
 
 @pytest.fixture(scope="module")
