@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 PACKAGES := pipeline models flows tests
 
-.PHONY: help setup demo test test-slow test-gpu check format bench train-nuclei train-nuclei-plain lock clean
+.PHONY: help setup demo test test-slow test-gpu check format bench chaos train-nuclei train-nuclei-plain lock clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ format: $(READY) ## rewrite the sources in the project's format
 
 bench: $(READY) ## measure; prints tables of ratios
 	$(BIN)/python -m tests.bench
+
+chaos: $(READY) ## hurt runs in every way, and count what is lost, doubled or wrong; takes hours
+	$(BIN)/python -m tests.faults
 
 NUCLEI = $(BIN)/masklake finetune $(DATA) --split-file $(DATA)/split.csv --foreground nucleus --from-scratch \
   --crop 160 --micro-batch 16 --epochs 80 --validate-every 10

@@ -7,10 +7,7 @@ machines that this runs on are shared. Nothing here is a test: a slow day fails 
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +17,7 @@ from rich.table import Table as Grid
 
 from tests.bench import hosts, listing, memory, nights, planning, throughput, training
 from tests.bench.figure import Figure
+from tests.machine import machine
 
 BENCHES = {
     "throughput": throughput.measure,
@@ -30,17 +28,6 @@ BENCHES = {
     "training": training.measure,
     "hosts": hosts.measure,
 }
-
-
-def machine() -> str:
-    """Return one line on the machine and the versions that were measured."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
-    versions = " ".join(
-        f"{n} {importlib.metadata.version(n)}" for n in ("ray", "torch", "pyarrow", "deltalake")
-    )
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 MASKLAKE = Path(sys.executable).with_name("masklake")
-FAULTS = Path(__file__).with_name("faults")
+FAULTS = Path(__file__).parents[1] / "faults" / "inside"  # sitecustomize.py, which commands under test load
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 PATIENCE = 240.0  # seconds that one command may take on a machine that has other things to do
 
@@ -104,7 +104,7 @@ def run(*arguments: object, environment: Mapping[str, str] | None = None, cwd: P
 
 
 def faults(**named: object) -> dict[str, str]:
-    """Return the environment that puts faults into a command: see faults/sitecustomize.py."""
+    """Return the environment that puts faults into a command: see ../faults/inside/sitecustomize.py."""
     return {"PYTHONPATH": str(FAULTS)} | {
         f"MASKLAKE_FAULT_{name.upper()}": str(value) for name, value in named.items()
     }

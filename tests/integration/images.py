@@ -23,13 +23,25 @@ HOSTILE_NAMES = (
 )
 
 
-def image(seed: int, form: Literal["PNG", "JPEG"] = "PNG", size: tuple[int, int] | None = None) -> bytes:
+MARK = (1, 254, 3)  # RGB of the first pixel, on which the network fails: faults/inside/sitecustomize.py
+
+
+def image(
+    seed: int,
+    form: Literal["PNG", "JPEG"] = "PNG",
+    size: tuple[int, int] | None = None,
+    *,
+    marked: bool = False,
+) -> bytes:
     """Return an image file of blobs, 64 to 96 pixels a side unless `size` (width, height) says otherwise."""
     random = np.random.default_rng(seed)
     width, height = size or random.integers(64, 97, 2).tolist()
     coarse = random.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     file = io.BytesIO()
-    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(file, form)
+    picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    if marked:
+        picture.putpixel((0, 0), MARK)
+    picture.save(file, form)
     return file.getvalue()
 
 

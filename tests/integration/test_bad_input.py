@@ -16,8 +16,8 @@ import torch
 from deltalake import write_deltalake
 
 from tests.integration.commands import Result, faults, run
-from tests.integration.conftest import write_checkpoint
 from tests.integration.images import image, write_images
+from tests.integration.networks import write_checkpoint
 from tests.integration.stores import Store, open_table, rows_of
 
 NO_RAY = faults(no_ray=1)  # whatever is wrong with the input is said before Ray starts

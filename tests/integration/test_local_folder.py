@@ -14,8 +14,9 @@ from pipeline.decode import decode
 from pipeline.encode import decode_mask
 from pipeline.predict import Segmentation, Segmenter
 from tests.integration.commands import faults, run
-from tests.integration.conftest import CLASSES, MAX_PIXELS, Finished
+from tests.integration.conftest import MAX_PIXELS, Finished
 from tests.integration.images import image, write_images
+from tests.integration.networks import CLASSES
 from tests.integration.stores import check_once_each, rows_of
 
 

@@ -9,10 +9,9 @@ from tests.integration.images import image, write_images
 from tests.integration.stores import check_once_each, rows_of
 
 POISON = "this kills a worker"
-WIDTH = 200  # pixels: no other image is so wide
 
 
-@pytest.mark.parametrize("fault", [{"poison": POISON}, {"deadly": WIDTH}], ids=["decoding", "the network"])
+@pytest.mark.parametrize("fault", [{"poison": POISON}, {"network": "die"}], ids=["decoding", "the network"])
 def test_a_poison_image_becomes_a_row_and_its_neighbours_get_masks(
     fault: dict[str, object], checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -21,7 +20,7 @@ def test_a_poison_image_becomes_a_row_and_its_neighbours_get_masks(
     source, table = tmp_path / "images", tmp_path / "masks"
     write_images(source, 60)
     poison = source / "image-030x.png"
-    poison.write_bytes(image(500, size=(WIDTH, 64)) + POISON.encode())
+    poison.write_bytes(image(500, marked=True) + POISON.encode())
     command = ["segment", source, "--table", table, "--model", checkpoint]
     result = run(*command, environment=faults(**fault))
     assert result.code == 0, result

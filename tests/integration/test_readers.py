@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.integration.commands import run
-from tests.integration.conftest import CLASSES, Finished
+from tests.integration.conftest import Finished
+from tests.integration.networks import CLASSES
 from tests.integration.stores import open_table
 
 

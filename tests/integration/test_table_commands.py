@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.integration.commands import MASKLAKE, Running, clean_environment, faults, run
-from tests.integration.conftest import CLASSES, MAX_PIXELS, Finished
+from tests.integration.conftest import MAX_PIXELS, Finished
 from tests.integration.images import image, write_images
+from tests.integration.networks import CLASSES
 from tests.integration.stores import check_once_each, open_table, rows_of
 
 COMMANDS = ("segment", "plan", "show", "failures", "drop-run", "compact", "demo")
