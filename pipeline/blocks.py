@@ -27,8 +27,11 @@ from pipeline.encode import encode_grey, encode_mask
 from pipeline.errors import ImageError, ModelError, StorageError
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.schema import ATTENTION, ERROR, PLAN_ROW, ROW
+from pipeline.storage import Wanted
 from pipeline.table import Part, write_part
+from pipeline.watchdog import ended_after
 
+PATIENCE: Final = 2  # times the time limit of an image has a codec that never looks at the clock
 FETCH_BYTES: Final = 64 << 20  # of objects that one task holds at a time
 STAGES: Final = ("fetch", "decode", "segment", "encode", "write")
 
@@ -107,7 +110,8 @@ def fetch_and_decode(
     """Yield the planned images of `block` (PLAN_ROW) as pixels (DECODED), in portions of bounded memory."""
     for portion in _portions(block):
         started = time.perf_counter()
-        objects = list(zip(portion["uri"].to_pylist(), portion["etag"].to_pylist(), strict=True))
+        columns = (portion[name].to_pylist() for name in ("uri", "etag", "size_bytes"))
+        objects = [Wanted(*values) for values in zip(*columns, strict=True)]
         contents = storage.read_many(objects, storage_config)
         fetch_seconds = (time.perf_counter() - started) / len(objects)
         rows: list[dict[str, Any]] = []
@@ -117,7 +121,13 @@ def fetch_and_decode(
             try:
                 if isinstance(content, ImageError):
                     raise content
-                image_HWC = decode(content, channels=channels, max_pixels=decode_config.max_pixels)
+                with ended_after(PATIENCE * decode_config.timeout):
+                    image_HWC = decode(
+                        content,
+                        channels=channels,
+                        max_pixels=decode_config.max_pixels,
+                        seconds=decode_config.timeout,
+                    )
                 row |= {"height": image_HWC.shape[0], "width": image_HWC.shape[1], "pixels": image_HWC}
             except MemoryError:
                 raise  # the machine is at fault, not the image: the block is tried again, in smaller ones

@@ -69,6 +69,14 @@ Overlap = Annotated[
 MaxPixels = Annotated[
     int | None, typer.Option("--max-pixels", help="larger images become failed rows [100 million]")
 ]
+DecodeTimeout = Annotated[
+    float | None,
+    typer.Option("--decode-timeout", help="seconds for one image; slower ones become failed rows [60]"),
+]
+PredictTimeout = Annotated[
+    float | None,
+    typer.Option("--predict-timeout", help="seconds for a batch of tiles; then its actor is replaced [300]"),
+]
 RetryFailed = Annotated[bool | None, typer.Option("--retry-failed", help="try permanent failures again, too")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda [auto]")]
 StallTimeout = Annotated[
@@ -105,9 +113,11 @@ def segment(
     tile: TileSide = None,
     overlap: Overlap = None,
     max_pixels: MaxPixels = None,
+    decode_timeout: DecodeTimeout = None,
     device: Device = None,
     precision: Precision = None,
     tile_batch: TileBatch = None,
+    predict_timeout: PredictTimeout = None,
     actors: Annotated[
         int | None, typer.Option("--actors", help="copies of the network [one a GPU, or host]")
     ] = None,
@@ -144,9 +154,11 @@ def segment(
                 source, table, model, registry, include, exclude, endpoint_url, anonymous, tile, overlap
             ),
             "decode.max_pixels": max_pixels,
+            "decode.timeout": decode_timeout,
             "predict.device": device,
             "predict.precision": precision,
             "predict.tile_batch": tile_batch,
+            "predict.timeout": predict_timeout,
             "run.actors": actors,
             "run.ray_address": ray_address,
             "run.stall_seconds": stall_timeout,

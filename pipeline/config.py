@@ -47,6 +47,7 @@ class DecodeConfig(Section):
     """What the decoder accepts."""
 
     max_pixels: int = Field(100_000_000, ge=1, description="width x height; larger images become failed rows")
+    timeout: float = Field(60.0, gt=0, description="seconds for one image; slower ones become failed rows")
 
 
 class TilingConfig(Section):
@@ -71,6 +72,9 @@ class PredictConfig(Section):
     )
     tile_batch: int = Field(16, ge=1, le=4096, description="tiles in one forward pass")
     threads: int = Field(0, ge=0, description="CPU threads of one actor; 0: all cores divided by actors")
+    timeout: float = Field(
+        300.0, gt=0, description="seconds for one batch of tiles; then its actor is replaced"
+    )
 
 
 class LeaseConfig(Section):

@@ -186,7 +186,9 @@ def _sources(
 ) -> list[NDArray[np.uint8] | None]:
     """Return each row's image as (H, W, 3), or None if it is gone, changed, or not readable."""
     try:
-        contents = storage.read_many([(row["uri"], row["etag"]) for row in rows], storage_config)
+        contents = storage.read_many(
+            [storage.Wanted(row["uri"], row["etag"]) for row in rows], storage_config
+        )
     except MasklakeError:  # the source's store is gone as a whole
         return [None] * len(rows)
     return [_source(row, content, storage_config) for row, content in zip(rows, contents, strict=True)]

@@ -8,6 +8,8 @@ Shape suffixes: H, W image height and width in pixels; C channels.
 import contextlib
 import functools
 import io
+import math
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -39,6 +41,7 @@ FORMATS = tuple(
         TiffImagePlugin.TiffImageFile,
     )
 )
+CLOCK_BYTES = 8192  # that a codec is given between two looks at the clock; 64 KB hold minutes of work
 MAX_MESSAGE = 300  # characters of an error message: it becomes a cell of the table
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for C channels
@@ -50,7 +53,7 @@ _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 
-def decode(data: bytes, *, channels: int, max_pixels: int) -> NDArray[np.uint8]:
+def decode(data: bytes, *, channels: int, max_pixels: int, seconds: float = math.inf) -> NDArray[np.uint8]:
     """Return the image in `data` as an (H, W, C) array, 0 to 255; it may be read-only.
 
     `channels` is 1 (grey), 3 (RGB) or 4 (RGBA, alpha not multiplied in). JPEG, PNG, WEBP, BMP, GIF and TIFF
@@ -69,7 +72,8 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> NDArray[np.uint8]:
     A damaged JPEG or PNG that its codec reports as complete is taken as it comes.
 
     Raises:
-        LimitError: the header declares more than `max_pixels`; no pixel was decoded.
+        LimitError: the header declares more than `max_pixels`, and no pixel was decoded; or reading takes
+            longer than `seconds`, which is looked at whenever a codec asks for more bytes.
         DecodeError: anything else that makes the bytes unreadable. Running out of memory is not the image's
             fault and stays a MemoryError.
         ConfigError: `channels` is not 1, 3 or 4.
@@ -80,12 +84,12 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> NDArray[np.uint8]:
         raise DecodeError("the object is empty")
     name = format_of(data)
     with _as_decode_error(data, name, max_pixels):
-        image = load(data, name, max_pixels)
+        image = load(data, name, max_pixels, seconds)
         pixels = np.asarray(_convert(image, _MODES[channels]))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def load(data: bytes, name: str, max_pixels: int) -> Image.Image:
+def load(data: bytes, name: str, max_pixels: int, seconds: float = math.inf) -> Image.Image:
     """Return the image of the format `name`, upright and with its pixels read, as they are stored.
 
     Raises LimitError and DecodeError as `decode` does.
@@ -94,8 +98,9 @@ def load(data: bytes, name: str, max_pixels: int) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     with _as_decode_error(data, name, max_pixels):
-        image = _open(data, name)
+        image = _open(_InTime(data, seconds), name)
         _check_size(image, max_pixels)
+        image.decodermaxblock = CLOCK_BYTES
         image.load()
         if name == "PNG" and data.rfind(_PNG_END) < 0:  # Pillow accepts a file cut behind its last row
             raise ValueError("the file is cut short, its end chunk is missing")
@@ -128,14 +133,29 @@ def format_of(data: bytes) -> str:
     )
 
 
-def _open(data: bytes, name: str) -> ImageFile.ImageFile:
+class _InTime(io.BytesIO):
+    """The bytes of a file, for so many seconds: a small file can ask a codec for hours of work."""
+
+    def __init__(self, data: bytes, seconds: float) -> None:
+        super().__init__(data)
+        self._seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read on. Raises LimitError if the time is over."""
+        if time.monotonic() > self._end:
+            raise LimitError(f"decoding takes longer than {self._seconds:g} s (--decode-timeout)")
+        return super().read(size)
+
+
+def _open(file: io.BytesIO, name: str) -> ImageFile.ImageFile:
     """Return the image with its header read and no pixel decoded.
 
     Not by Image.open: that compares the size with a limit of the whole process before it can be read here,
     and hides the reason why a format could not be read.
     """
     factory, _ = Image.OPEN[name]
-    return factory(io.BytesIO(data), "")
+    return factory(file, "")
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

@@ -16,7 +16,7 @@ MasklakeError                  the command ends with this one line; `--debug` sh
 └── ImageError                 one image is at fault: becomes its `failed` row, its neighbours go on
     ├── FetchError             transient: the next run tries the image again
     ├── DecodeError            permanent: waits for a new version of the object, or --retry-failed
-    ├── LimitError             permanent: over the pixel limit
+    ├── LimitError             permanent: over the pixel limit, or the time limit of decoding
     ├── PredictError           permanent: the network failed on it
     └── LabelError             its mask or annotations are not labels of it: training is refused
 """
@@ -108,7 +108,7 @@ class DecodeError(ImageError):
 
 
 class LimitError(ImageError):
-    """The image is over the pixel limit. Permanent for this version of the object."""
+    """The image is over the pixel or the time limit. Permanent for this version of the object."""
 
     stage = "limit"
 

@@ -102,7 +102,7 @@ def _local_object(path: Path) -> ObjectInfo:
     modified = datetime.fromtimestamp(status.st_mtime, UTC)
     # A name that is not UTF-8 cannot be a URI. It is listed as it can be shown, and fails when it is fetched.
     uri = f"file://{path}".encode(errors="backslashreplace").decode()
-    return ObjectInfo(uri, f"{status.st_size}-{status.st_mtime_ns}", status.st_size, modified)
+    return ObjectInfo(uri, storage.local_tag(status), status.st_size, modified)
 
 
 def _list_local(_fs: Any, path: str) -> Iterator[list[ObjectInfo]]:

@@ -20,6 +20,7 @@ from models.preprocess import normalise
 from models.stretch import stretch
 from pipeline.errors import ConfigError, PredictError
 from pipeline.tiling import TileGrid, add_tiles, coverage, tile, window
+from pipeline.watchdog import ended_after
 
 if TYPE_CHECKING:  # this file must run where pydantic is not installed
     from models.checkpoint import Checkpoint
@@ -99,6 +100,7 @@ class Segmenter:
         self._window = torch.from_numpy(window(tiling.side)).to(self.device)
         self._keep_confidence = keep_confidence
         self.tile_batch = config.tile_batch
+        self._timeout = config.timeout
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation | PredictError]:
         """Return a segmentation, or the error that stands for it, of each (H, W, C) image, in order."""
@@ -142,13 +144,14 @@ class Segmenter:
         finished = 0
         with torch.inference_mode():
             while batch := [item for _, item in zip(range(self.tile_batch), waiting, strict=False)]:
-                scores_BKSS, statistics = self._forward(np.stack([tile_SSC for _, _, tile_SSC in batch]))
-                for index, (canvas, corner, _) in enumerate(batch):
-                    canvas.add(scores_BKSS[index], corner, index, statistics)
-                while finished < len(canvases) and canvases[finished].complete:
-                    yield canvases[finished].result()
-                    canvases[finished].free()
-                    finished += 1
+                with ended_after(self._timeout):  # until the results are out: a GPU works on meanwhile
+                    scores_BKSS, statistics = self._forward(np.stack([tile_SSC for _, _, tile_SSC in batch]))
+                    for index, (canvas, corner, _) in enumerate(batch):
+                        canvas.add(scores_BKSS[index], corner, index, statistics)
+                    while finished < len(canvases) and canvases[finished].complete:
+                        yield canvases[finished].result()
+                        canvases[finished].free()
+                        finished += 1
 
     def _canvas(self, image_HWC: NDArray[np.uint8]) -> "_Canvas":
         height, width = image_HWC.shape[:2]

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ from pipeline.errors import FetchError, StorageError
 
 TRIES = 4  # of one object, with a pause that doubles from 0.2 s
 DENIED: Final = "access denied"  # the problem of a StorageError where a right is missing
+CHANGED: Final = "the object changed after it was listed; the next run takes the new version"
+LOCAL_TAG: Final = re.compile(r"\d+-\d+")  # of ours: a manifest may name others
 T = TypeVar("T")
 
 
@@ -118,19 +121,28 @@ def open_input(uri: str, config: StorageConfig) -> Any:
     return filesystem(uri, config).open(_address(uri), "rb")
 
 
-def read_many(objects: Sequence[tuple[str, str]], config: StorageConfig) -> list[bytes | FetchError]:
-    """Return the content of each (URI, ETag), in order, or the FetchError that says why there is none.
+class Wanted(NamedTuple):
+    """One version of one object, as it was listed."""
 
-    On S3 the ETag goes along as If-Match, so that what is read is what was listed.
+    uri: str
+    etag: str = ""  # '' if it is not known
+    size: int = 0  # bytes; 0 if it is not known
+
+
+def read_many(objects: Sequence[Wanted], config: StorageConfig) -> list[bytes | FetchError]:
+    """Return the content of each object, in order, or the FetchError that says why there is none.
+
+    What is read is what was listed: on S3 the ETag goes along as If-Match, of a local file size and time are
+    compared, and everywhere the size, since an answer can be cut without a sign of it.
     """
     results: list[bytes | FetchError] = [FetchError("not read")] * len(objects)
     by_scheme: dict[str, list[int]] = {}
-    for index, (uri, _) in enumerate(objects):
-        by_scheme.setdefault(split(uri)[0], []).append(index)
+    for index, wanted in enumerate(objects):
+        by_scheme.setdefault(split(wanted.uri)[0], []).append(index)
     for indices in by_scheme.values():
         chosen = [objects[index] for index in indices]
         try:
-            fs = filesystem(chosen[0][0], config)
+            fs = filesystem(chosen[0].uri, config)
         except StorageError as error:
             for index in indices:
                 results[index] = FetchError(str(error))
@@ -141,46 +153,67 @@ def read_many(objects: Sequence[tuple[str, str]], config: StorageConfig) -> list
     return results
 
 
-def _read_threads(
-    fs: Any, objects: Sequence[tuple[str, str]], config: StorageConfig
-) -> list[bytes | FetchError]:
-    def one(item: tuple[str, str]) -> bytes | FetchError:
+def _read_threads(fs: Any, objects: Sequence[Wanted], config: StorageConfig) -> list[bytes | FetchError]:
+    def one(wanted: Wanted) -> bytes | FetchError:
         try:
-            data: bytes = fs.cat_file(_address(item[0]))
+            if split(wanted.uri)[0] == "file":
+                return _read_local(wanted)
+            data: bytes = fs.cat_file(_address(wanted.uri))
+            return _whole(data, wanted)
+        except FetchError as error:
+            return error
         except Exception as error:
             return _fetch_error(error)
-        return data
 
     with ThreadPoolExecutor(min(8, config.connections)) as pool:
         return list(pool.map(one, objects))
 
 
-def _read_async(
-    fs: Any, objects: Sequence[tuple[str, str]], config: StorageConfig
-) -> list[bytes | FetchError]:
+def local_tag(status: os.stat_result) -> str:
+    """Return what stands for a version of a local file."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _read_local(wanted: Wanted) -> bytes:
+    with Path(split(wanted.uri)[1]).open("rb") as file:
+        data = file.read()
+        now = local_tag(os.fstat(file.fileno()))
+    if LOCAL_TAG.fullmatch(wanted.etag) and now != wanted.etag:
+        raise FetchError(CHANGED)
+    return _whole(data, wanted)
+
+
+def _whole(data: bytes, wanted: Wanted) -> bytes:
+    if wanted.size and len(data) != wanted.size:
+        raise OSError(f"got {len(data):,} bytes, the listing says {wanted.size:,}")
+    return data
+
+
+def _read_async(fs: Any, objects: Sequence[Wanted], config: StorageConfig) -> list[bytes | FetchError]:
     async def everything() -> list[bytes | FetchError]:
         free = asyncio.Semaphore(config.connections)
 
-        async def one(uri: str, etag: str) -> bytes | FetchError:
+        async def one(wanted: Wanted) -> bytes | FetchError:
             async with free:
                 try:
-                    return await asyncio.wait_for(_again(lambda: _get(fs, uri, etag)), config.timeout)
+                    return await asyncio.wait_for(_again(lambda: _get(fs, wanted)), config.timeout)
                 except Exception as error:
                     return _fetch_error(error)
 
-        return list(await asyncio.gather(*(one(uri, etag) for uri, etag in objects)))
+        return list(await asyncio.gather(*(one(wanted) for wanted in objects)))
 
     results: list[bytes | FetchError] = fsspec.asyn.sync(fs.loop, everything)
     return results
 
 
-async def _get(fs: Any, uri: str, etag: str) -> bytes:
-    scheme, path = split(uri)
+async def _get(fs: Any, wanted: Wanted) -> bytes:
+    scheme, path = split(wanted.uri)
+    data: bytes
     if scheme != "s3":
-        data: bytes = await fs._cat_file(_address(uri))
-        return data
-    content, _ = await _get_s3(fs, path, **({"IfMatch": f'"{etag}"'} if etag else {}))
-    return content
+        data = await fs._cat_file(_address(wanted.uri))
+    else:
+        data, _ = await _get_s3(fs, path, **({"IfMatch": f'"{wanted.etag}"'} if wanted.etag else {}))
+    return _whole(data, wanted)
 
 
 async def _get_s3(fs: Any, path: str, **conditions: str) -> tuple[bytes, str]:
@@ -227,7 +260,7 @@ def _fetch_error(error: BaseException) -> FetchError:
     if isinstance(error, TimeoutError):
         return FetchError("no answer within the time limit (storage.timeout)")
     if refused(error):
-        return FetchError("the object changed after it was listed; the next run takes the new version")
+        return FetchError(CHANGED)
     return FetchError(_line(error))
 
 

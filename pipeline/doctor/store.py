@@ -101,7 +101,7 @@ def source(wanted: SourceConfig, config: StorageConfig) -> Findings:
         return
     yield ok("source: list", f"{wanted.uri}: images are there")
     smallest = min(images, key=lambda image: image.size)
-    content = storage.read_many([(smallest.uri, smallest.etag)], config)[0]
+    content = storage.read_many([storage.Wanted(smallest.uri, smallest.etag)], config)[0]
     if isinstance(content, FetchError):
         remedy = "look at the object, and the network"
         if "PermissionError" in str(content):

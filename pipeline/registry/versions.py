@@ -266,7 +266,7 @@ def _read_all(uris: Sequence[str], config: StorageConfig) -> list[bytes | None]:
         except FileNotFoundError:
             return None
 
-    results = storage.read_many([(uri, "") for uri in uris], config)
+    results = storage.read_many([storage.Wanted(uri) for uri in uris], config)
     return [
         result if isinstance(result, bytes) else surely(uri)
         for uri, result in zip(uris, results, strict=True)

@@ -18,6 +18,7 @@ from pipeline import storage
 from pipeline.config import DecodeConfig, StorageConfig
 from pipeline.decode import decode
 from pipeline.errors import ConfigError, FetchError, ImageError, LabelError
+from pipeline.storage import Wanted
 from pipeline.train.config import IGNORE, LabelsConfig
 from pipeline.train.labels import labels_of_annotations, labels_of_mask
 from pipeline.train.schema import FOUND, MANIFEST, SPLITS, some
@@ -52,16 +53,18 @@ def read_labelled(rows: Sequence[Mapping[str, Any]], reading: Reading) -> list[L
 
     `rows` have the columns of FOUND. Images and masks are fetched together, then decoded one by one.
     """
-    objects = [(str(row["image_uri"]), str(row["image_etag"] or "")) for row in rows]
+    objects = [Wanted(str(row["image_uri"]), str(row["image_etag"] or "")) for row in rows]
     masked = [number for number, row in enumerate(rows) if row["mask_uri"] is not None]
-    objects += [(str(rows[number]["mask_uri"]), str(rows[number]["mask_etag"] or "")) for number in masked]
+    objects += [Wanted(str(rows[n]["mask_uri"]), str(rows[n]["mask_etag"] or "")) for n in masked]
     contents = storage.read_many(objects, reading.storage)
     masks = dict(zip(masked, contents[len(rows) :], strict=True))
-    max_pixels = reading.decode.max_pixels
+    max_pixels, seconds = reading.decode.max_pixels, reading.decode.timeout
     results: list[LabelledImage | ImageError] = []
     for number, row in enumerate(rows):
         try:
-            image_HWC = decode(_fetched(contents[number]), channels=reading.channels, max_pixels=max_pixels)
+            image_HWC = decode(
+                _fetched(contents[number]), channels=reading.channels, max_pixels=max_pixels, seconds=seconds
+            )
             height, width = image_HWC.shape[:2]
             if number in masks:
                 mask = _fetched(masks[number], "the mask: ")

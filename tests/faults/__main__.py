@@ -21,16 +21,20 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from tests.conftest import REPOSITORY
-from tests.faults.ground import Ground, ground
-from tests.faults.injuries import driver, rivals, workers
+from tests.faults.ground import Ground, prepare
+from tests.faults.injuries import driver, networks, objects, rivals, stores, workers
 from tests.faults.injury import Injury
 from tests.faults.trial import Trial
+from tests.integration.gateway import gateway
 from tests.machine import machine
 
 INJURIES: list[Injury] = [
     *driver.INJURIES,
     *workers.INJURIES,
     *rivals.INJURIES,
+    *stores.INJURIES,
+    *objects.INJURIES,
+    *networks.INJURIES,
 ]
 
 
@@ -88,19 +92,21 @@ def main() -> None:
     parser.add_argument("--times", type=int, help="trials of each injury; default: as the table has it")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, default=Path("bench-results/chaos.json"))
+    parser.add_argument("--folder", type=Path, help="place of the store; commands with the same one share it")
     parser.add_argument("--list", action="store_true", help="print the names of all injuries")
     chosen = parser.parse_args()
     wanted = [i for i in INJURIES if not chosen.only or any(text in i.name for text in chosen.only)]
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=180)  # a table is to be read, also in a log
     if chosen.list:
         console.print("\n".join(f"{injury.times:3} {injury.name}" for injury in wanted), markup=False)
         return
     console.print(machine())
     rows = []
     with (
-        tempfile.TemporaryDirectory(prefix="masklake-chaos-", ignore_cleanup_errors=True) as folder,
-        ground(REPOSITORY.parent / "shared", Path(folder)) as place,
+        tempfile.TemporaryDirectory(prefix="masklake-chaos-", ignore_cleanup_errors=True) as name,
+        gateway(REPOSITORY.parent / "shared", (chosen.folder or Path(name)) / "radosgw") as store,
     ):
+        place = prepare(store, Path(name))
         console.print(f"undisturbed: {len(place.expected)} images, {place.seconds:.0f} s")
         for injury in wanted:
             rows.append(hurt(injury, place, chosen.times or injury.times, chosen.seed, console))

@@ -5,15 +5,14 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from tests.faults.told import Told
 from tests.faults.trial import Trial
 from tests.integration.commands import Result, Running, faults, run
-from tests.integration.gateway import gateway
 from tests.integration.images import image
 from tests.integration.networks import write_checkpoint
 from tests.integration.stores import Store, rows_of
@@ -21,6 +20,7 @@ from tests.integration.stores import Store, rows_of
 IMAGES: Final = 60  # small ones, in blocks of 8
 BROKEN: Final = 2  # more, that fail in decoding
 REPEATS: Final = 12  # of a command, until it ends well
+WELL: Final = (0, 3)  # 3: more images failed than --max-failed allows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,7 @@ class Ground:
     source: str
     checkpoint: Path
     folder: Path
+    environment: dict[str, str]  # what a command needs to reach the store
     expected: dict[str, str] = field(default_factory=dict)  # URI: what its row must say
     seconds: float = 0.0  # of the undisturbed run
     seen: int = 0  # images that its network saw
@@ -45,32 +46,42 @@ class Ground:
 
     @contextlib.contextmanager
     def running(self, table: str, *options: object, **named: object) -> Iterator[Running]:
-        """Run the command with faults in it."""
-        environment = self.store.environment | (faults(**named) if named else {})
+        """Run the command with faults in it: see `faults`."""
+        environment = self.environment | (faults(**named) if named else {})
         with Running(*self.command(table, *options), environment=environment) as command:
             yield command
 
+    def once(self, table: str, told: Told | None = None) -> Result:
+        """Run the command, unhurt."""
+        environment = self.environment | (faults(tell=told.file) if told else {})
+        return run(*self.command(table), environment=environment)
+
+    def undisturbed(self) -> "Ground":
+        """Segment the source as it is now into a new table, and return what every other run must come to."""
+        told, table, started = Told(self.folder), self.new_table(), time.monotonic()
+        result = self.once(table, told)
+        seconds = time.monotonic() - started
+        if result.code:
+            raise RuntimeError(f"the undisturbed run failed: {result}")
+        expected = {row["uri"]: what_it_says(row) for row in rows_of(table, self.environment)}
+        return replace(self, expected=expected, seconds=seconds, seen=told.count("network"))
+
+    def behind(self, endpoint: str) -> "Ground":
+        """Return the same ground, whose commands reach the store by another address."""
+        return replace(self, environment=self.environment | {"AWS_ENDPOINT_URL": endpoint})
+
     def finish(
-        self,
-        table: str,
-        started: float,
-        before: list[Result],
-        *options: object,
-        told: Told | None = None,
+        self, table: str, started: float, before: Sequence[Result], *, told: Told | None = None
     ) -> Trial:
         """Repeat the command until it ends well, and count what is in the table.
 
         `started` is when the first command began (time.monotonic), `before` how those ended that were hurt,
         and `told` what they told.
         """
-        environment = self.store.environment | (faults(tell=told.file) if told else {})
         results = list(before)
-        for _ in range(REPEATS):
-            results.append(run(*self.command(table, *options), environment=environment))
-            if results[-1].code in (0, 3):  # 3: more failed than --max-failed allows
-                break
-        seconds = time.monotonic() - started
-        return self.counted(table, results, seconds, told)
+        while results[-1].code not in WELL and len(results) < REPEATS:
+            results.append(self.once(table, told))
+        return self.counted(table, results, time.monotonic() - started, told)
 
     def counted(self, table: str, results: list[Result], seconds: float, told: Told | None = None) -> Trial:
         """Compare the table's rows with those of the undisturbed run."""
@@ -85,9 +96,12 @@ class Ground:
             wrong=sum(what_it_says(row) != wanted.get(row["uri"]) for row in rows),
             commands=len(results),
             extra=seconds - self.seconds,
-            ended=results[-1].code in (0, 3),
+            ended=results[-1].code in WELL,
             traceback="Traceback" in "".join(result.stderr for result in results),
             again=max(0, told.count("network") - self.seen) if told else 0,
+            said=tuple(
+                line for result in results for line in result.stderr.splitlines() if "error: " in line
+            ),
             last=results[-1],
         )
 
@@ -97,13 +111,6 @@ def what_it_says(row: Mapping[str, Any]) -> str:
     if row["status"] == "ok":
         return hashlib.blake2b(row["mask"]["bytes"], digest_size=8).hexdigest()
     return f"failed: {row['error']['stage']}"
-
-
-@contextlib.contextmanager
-def ground(shared: Path, folder: Path, images: int = IMAGES) -> Iterator[Ground]:
-    """Start a store, fill a bucket, and segment it once undisturbed. Raises NoGateway where there is none."""
-    with gateway(shared, folder / "radosgw") as store:
-        yield prepare(store, folder, images)
 
 
 def prepare(store: Store, folder: Path, images: int = IMAGES) -> Ground:
@@ -116,20 +123,7 @@ def prepare(store: Store, folder: Path, images: int = IMAGES) -> Ground:
     for seed in range(BROKEN):
         store.put(f"{source}/broken-{seed}.png", image(seed)[:200])
     checkpoint = write_checkpoint(folder / "checkpoint")
-    bare = Ground(store=store, source=source, checkpoint=checkpoint, folder=folder)
-    table, started = bare.new_table(), time.monotonic()
-    told = Told(folder)
-    result = run(*bare.command(table), environment=store.environment | faults(tell=told.file))
-    seconds = time.monotonic() - started
-    if result.code:
-        raise RuntimeError(f"the undisturbed run failed: {result}")
-    expected = {row["uri"]: what_it_says(row) for row in rows_of(table, store.environment)}
-    return Ground(
-        store=store,
-        source=source,
-        checkpoint=checkpoint,
-        folder=folder,
-        expected=expected,
-        seconds=seconds,
-        seen=told.count("network"),
+    bare = Ground(
+        store=store, source=source, checkpoint=checkpoint, folder=folder, environment=store.environment
     )
+    return bare.undisturbed()

@@ -18,6 +18,7 @@ class Trial:
     extra: float  # seconds beyond those of an undisturbed run
     ended: bool  # whether one ended well
     traceback: bool  # whether a command showed one to its user
+    said: tuple[str, ...]  # error lines, of all commands
     last: Result
     again: int = 0  # images that the network saw once more
 

@@ -46,7 +46,7 @@ def test_owner_lists_reads_and_writes(folder: Path, monkeypatch: pytest.MonkeyPa
         config = use(server, monkeypatch)
         objects = [found for page in listing.list_objects("s3://images", config) for found in page]
         assert [found.uri for found in objects] == [f"s3://images/day 1/{NAME}"]
-        assert storage.read_many([(objects[0].uri, objects[0].etag)], config) == [b"pixels"]
+        assert storage.read_many([storage.Wanted(objects[0].uri, objects[0].etag)], config) == [b"pixels"]
         storage.write("s3://images/new.txt", b"new", config)
     assert (folder / "images" / "new.txt").read_bytes() == b"new"
 

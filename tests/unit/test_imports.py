@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A module of `pipeline` may import those of the rows above its own, not those beside it, and none below.
 LAYERS = (
-    ("errors", "events"),
+    ("errors", "events", "watchdog"),
     ("config", "schema", "drawing", "room", "sizing"),
     ("train.config", "train.schema"),
     ("storage",),
@@ -269,7 +269,7 @@ checkpoint = Checkpoint(
     model=AttentionUNet(config).eval(), config=config, classes=(), metrics={{}}, digest="",
     normalisation=Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3),
 )
-settings = SimpleNamespace(device="cpu", precision="float32", tile_batch=2, threads=1)
+settings = SimpleNamespace(device="cpu", precision="float32", tile_batch=2, threads=1, timeout=60.0)
 segmenter = Segmenter(checkpoint, settings, SimpleNamespace(side=32, overlap=0))
 print(segmenter([np.zeros((40, 50, 3), np.uint8)])[0].labels_HW.shape)
 """

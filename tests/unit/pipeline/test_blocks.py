@@ -268,7 +268,7 @@ def test_portions_hold_bounded_bytes(images: Path, tmp_path: Path, monkeypatch: 
     read = storage.read_many
 
     def count(objects: Any, config: StorageConfig) -> Any:
-        held.append(sum(sizes[uri.rpartition("/")[2]] for uri, _ in objects))
+        held.append(sum(sizes[wanted.uri.rpartition("/")[2]] for wanted in objects))
         return read(objects, config)
 
     monkeypatch.setattr(blocks, "FETCH_BYTES", limit)

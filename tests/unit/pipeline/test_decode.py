@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from pipeline.decode import MAX_MESSAGE, decode
 from pipeline.errors import ConfigError, DecodeError, LimitError
+from tests.faults.corpus import scan_bomb
 
 LIMIT = 1_000_000  # pixels
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]
@@ -415,6 +416,14 @@ class TestLimit:
             monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", theirs)
             decode(data, channels=3, max_pixels=600)
             assert theirs == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_small_file_that_asks_for_hours_of_work() -> None:
+    """2,000 scans of 16 million pixels in 20 KB: the time limit ends them."""
+    bomb = scan_bomb(4000, 4000, scans=2000)
+    with pytest.raises(LimitError, match=r"decoding takes longer than 0.05 s \(--decode-timeout\)"):
+        decode(bomb, channels=1, max_pixels=16_000_000, seconds=0.05)
+    assert decode(scan_bomb(40, 40, scans=3), channels=1, max_pixels=LIMIT, seconds=60).shape == (40, 40, 1)
 
 
 class TestDamage:

@@ -12,6 +12,7 @@ from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import FetchError, StorageError
 from pipeline.listing import ObjectInfo
+from pipeline.storage import Wanted
 
 LOCAL = StorageConfig()
 
@@ -27,7 +28,7 @@ def test_a_name_that_is_not_utf8_is_listed_as_it_can_be_shown(tmp_path: Path) ->
     bad, good = sorted(listed(tmp_path), key=lambda item: item.uri)
     assert bad.uri == f"file://{tmp_path}/bad\\udcff.png"
     assert good.uri.endswith("/good.png")
-    failed, read = storage.read_many([(bad.uri, bad.etag), (good.uri, good.etag)], LOCAL)
+    failed, read = storage.read_many([Wanted(bad.uri, bad.etag), Wanted(good.uri, good.etag)], LOCAL)
     assert isinstance(failed, FetchError)
     assert read == b"x"
 

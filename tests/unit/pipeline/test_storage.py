@@ -18,6 +18,7 @@ from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import FetchError, StorageError
 from pipeline.listing import ObjectInfo
+from pipeline.storage import Wanted
 
 LOCAL = StorageConfig()
 HOSTILE = (
@@ -96,7 +97,7 @@ def test_hostile_names_are_listed_and_read_as_they_are(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     objects = listed(tmp_path)
     assert {item.uri for item in objects} == {f"file://{tmp_path}/{name}" for name in HOSTILE}
-    contents = storage.read_many([(item.uri, item.etag) for item in objects], LOCAL)
+    contents = storage.read_many([Wanted(item.uri, item.etag) for item in objects], LOCAL)
     for item, content in zip(objects, contents, strict=True):
         assert isinstance(content, bytes)
         assert item.uri.endswith(f"/{content.decode()}")
@@ -111,7 +112,7 @@ def test_read_many_keeps_order_around_a_missing_object(tmp_path: Path) -> None:
     objects = []
     for index in range(40):
         (tmp_path / str(index)).write_text(str(index))
-        objects.append((f"file://{tmp_path}/{index}", ""))
+        objects.append(Wanted(f"file://{tmp_path}/{index}"))
     (tmp_path / "7").unlink()
     contents = storage.read_many(objects, LOCAL)
     assert isinstance(contents[7], FetchError)
@@ -120,10 +121,23 @@ def test_read_many_keeps_order_around_a_missing_object(tmp_path: Path) -> None:
     assert storage.read_many([], LOCAL) == []
 
 
+def test_what_is_read_is_what_was_listed(tmp_path: Path) -> None:
+    """A local file that changed, and an answer of another length, are failures to fetch, which may pass."""
+    (tmp_path / "a").write_bytes(b"1234")
+    ((listed,),) = listing.list_objects(f"file://{tmp_path}", LOCAL)
+    wanted = Wanted(listed.uri, listed.etag, listed.size)
+    assert storage.read_many([wanted], LOCAL) == [b"1234"]
+    os.utime(tmp_path / "a", ns=(1, 1))
+    (changed,) = storage.read_many([wanted], LOCAL)
+    assert str(changed) == storage.CHANGED
+    (short,) = storage.read_many([Wanted(listed.uri, "of a manifest", 5)], LOCAL)
+    assert "got 4 bytes, the listing says 5" in str(short)
+
+
 def test_read_many_takes_an_unknown_store_as_a_failure_of_its_objects(tmp_path: Path) -> None:
     """One URI that nobody serves does not keep its neighbours from being read."""
     (tmp_path / "a").write_bytes(b"a")
-    failed, read = storage.read_many([("ftpx://x/y", ""), (f"file://{tmp_path}/a", "")], LOCAL)
+    failed, read = storage.read_many([Wanted("ftpx://x/y"), Wanted(f"file://{tmp_path}/a")], LOCAL)
     assert isinstance(failed, FetchError)
     assert "ftpx" in str(failed)
     assert read == b"a"
@@ -166,7 +180,7 @@ def test_objects_from_the_web_fail_one_by_one(web: str) -> None:
     """Contents come in order; what is missing is not asked for again, what is busy is, and not for ever."""
     config = StorageConfig(timeout=20)
     paths = ["/ok/a", "/missing/b", "/busy/3/c", "/ok/d", "/busy/99/e"]
-    contents = storage.read_many([(f"{web}{path}", "") for path in paths], config)
+    contents = storage.read_many([Wanted(f"{web}{path}") for path in paths], config)
     assert [content if isinstance(content, bytes) else None for content in contents] == [
         b"/ok/a",
         None,
@@ -187,14 +201,16 @@ def test_objects_from_the_web_fail_one_by_one(web: str) -> None:
 
 def test_a_number_in_a_name_is_not_an_answer_of_the_store(web: str) -> None:
     """An image called 412 is tried again like any other: only the store's own code 412 means "changed"."""
-    (content,) = storage.read_many([(f"{web}/busy/2/IMG_0412.png", "")], LOCAL)
+    (content,) = storage.read_many([Wanted(f"{web}/busy/2/IMG_0412.png")], LOCAL)
     assert content == b"/busy/2/IMG_0412.png"
 
 
 def test_an_object_that_takes_too_long_fails_alone(web: str) -> None:
     """The time limit holds for each object, retries included."""
     started = time.monotonic()
-    slow, quick = storage.read_many([(f"{web}/slow/a", ""), (f"{web}/ok/b", "")], StorageConfig(timeout=0.3))
+    slow, quick = storage.read_many(
+        [Wanted(f"{web}/slow/a"), Wanted(f"{web}/ok/b")], StorageConfig(timeout=0.3)
+    )
     assert isinstance(slow, FetchError)
     assert "time limit (storage.timeout)" in str(slow)
     assert quick == b"/ok/b"
@@ -361,5 +377,5 @@ def test_a_store_out_of_reach_is_one_clear_error(monkeypatch: pytest.MonkeyPatch
     ):
         with pytest.raises(StorageError, match="cannot be reached: check --endpoint-url"):
             act()
-    (failed,) = storage.read_many([("s3://bucket/a.png", "e")], config)
+    (failed,) = storage.read_many([Wanted("s3://bucket/a.png", "e")], config)
     assert isinstance(failed, FetchError)
