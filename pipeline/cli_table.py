@@ -107,8 +107,8 @@ def compact(
 ) -> None:
     """Merge small files, and remove those that no recent version of the table needs.
 
-    Parts that a killed run left behind go, too. A retention shorter than your longest run could remove the
-    parts of a run that is under way.
+    Parts that a killed run left behind go, too. A retention below 24 hours could take parts that a run under
+    way has not committed yet: it stops such a run, whose command then goes on from its last commit.
 
     **Example**
 

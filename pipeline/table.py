@@ -4,13 +4,14 @@ Two fences guard the table, each an application transaction of the Delta log (pr
 Identifiers"): RUN for what a run appends, REWRITE for whatever removes files. A writer reads a fence's
 version when it opens the table and moves it with each of its commits; where another writer moved it
 meanwhile, the log refuses the commit. Parts that were never committed are invisible, and `compact`
-removes them.
+removes them. Where it must fear that one of them is about to be committed, it moves RUN first.
 """
 
 import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,9 @@ REWRITE: Final = "masklake-rewrite"
 RUNS_FOLDER: Final = "_runs"  # Delta ignores folders that begin with an underscore
 COMPACT_BYTES: Final = 256 << 20  # a compacted file's size
 COMMIT_TRIES: Final = 3  # of one commit, while the store does not answer
+RECENT: Final = 20  # commits among which one's own is looked for, whose answer was lost
+COMMITTED_HOURS: Final = 24  # after which nobody commits a part any more: it takes a run seconds
+DELETIONS: Final = 16  # at once
 STATISTICS: Final = ("image_id", "recipe")  # columns whose range per file lets readers skip files
 
 
@@ -204,28 +208,7 @@ class Table:
         if the store does not answer; the parts stay invisible then, and their images are done again.
         """
         now = _now_ms()
-        adds = [_add(part, now, data_change=True) for part in parts]
-        for attempt in range(COMMIT_TRIES):
-            target = self._fences[RUN] + 1
-            if attempt and self._version(RUN) == target and self._newest_run() == parts[0].run_id:
-                break  # the answer was lost, the commit was not
-            self._next(RUN)
-            try:
-                self._delta.create_write_transaction(
-                    list(adds),
-                    mode="append",
-                    schema=self._delta.schema(),
-                    partition_by=list(PARTITIONS),
-                    commit_properties=self._properties(RUN, target, parts[0].run_id),
-                )
-            except CommitFailedError as error:
-                raise self._conflict(RUN) from error
-            except (DeltaError, OSError) as error:
-                if attempt == COMMIT_TRIES - 1:
-                    raise storage.explain(error, self.uri) from error
-            else:
-                break
-        self._fences[RUN] = target
+        self._write(RUN, [_add(part, now, data_change=True) for part in parts], parts[0].run_id)
 
     def delete_failures(self, image_ids: Sequence[str], recipe: str) -> int:
         """Delete the failed rows of these images under a recipe, all of them or none; return how many."""
@@ -273,13 +256,43 @@ class Table:
             self._replace(group, [write_part(self._read(group), self.uri, self._storage)], data_change=False)
         self._next(REWRITE)
         after = self.file_count
+        if retention_hours < COMMITTED_HOURS:
+            self._remove_young(retention_hours)
+        else:
+            self._vacuum(retention_hours, dry_run=False)
+        return before, after
+
+    def _remove_young(self, retention_hours: int) -> None:
+        """Remove what is not needed though it may be the uncommitted part of a run that is under way.
+
+        What is to go is listed, then both fences are moved, and what is no part of the table even now goes.
+        Who had written any of it cannot commit any more; who begins now writes other files.
+        """
+        listed = self._vacuum(retention_hours, dry_run=True)
+        if not listed:
+            return
+        self._write(REWRITE, [])
+        for attempt in range(COMMIT_TRIES):
+            self._fences[RUN] = self._version(RUN)
+            try:
+                self._write(RUN, [])
+                break
+            except ConcurrentRunError:  # the run committed at this very moment
+                if attempt == COMMIT_TRIES - 1:
+                    raise
+        gone = listed & self._vacuum(retention_hours, dry_run=True)
+        with ThreadPoolExecutor(DELETIONS) as pool:
+            list(pool.map(lambda path: storage.delete(f"{self.uri}/{path}", self._storage), gone))
+
+    def _vacuum(self, retention_hours: int, *, dry_run: bool) -> set[str]:
+        """Remove, or only list, files that no version of that age needs."""
         try:
-            self._delta.vacuum(
-                retention_hours=retention_hours, dry_run=False, enforce_retention_duration=False, full=True
+            paths = self._delta.vacuum(
+                retention_hours=retention_hours, dry_run=dry_run, enforce_retention_duration=False, full=True
             )
         except (DeltaError, OSError) as error:
             raise storage.explain(error, self.uri) from error
-        return before, after
+        return set(paths)
 
     def _small_files(self) -> Iterator[list[File]]:
         """Yield groups of files in one partition that together fill one file."""
@@ -327,7 +340,6 @@ class Table:
         delta-rs's own delete and optimize are not used: what they rewrite has lost the schema metadata by
         which `datasets` knows the mask column as an image.
         """
-        target = self._next(REWRITE)
         now = _now_ms()
         removes = [
             RemoveAction(
@@ -339,19 +351,45 @@ class Table:
             )
             for old in olds
         ]
+        self._write(REWRITE, [*removes, *(_add(new, now, data_change=data_change) for new in news)])
+
+    def _write(self, fence: str, actions: Sequence[AddAction | RemoveAction], run_id: str = "") -> None:
+        """Write one entry of the log, which moves a fence.
+
+        An error does not tell whether the store took it: that is looked up by the entry's own mark, also
+        where the log refuses it, since a client that repeats a request by itself meets what it has written.
+        """
+        mark = uuid.uuid4().hex
+        for attempt in range(COMMIT_TRIES):
+            target = self._next(fence)
+            try:
+                self._delta.create_write_transaction(
+                    list(actions),
+                    mode="append",
+                    schema=self._delta.schema(),
+                    partition_by=list(PARTITIONS),
+                    commit_properties=self._properties(fence, target, run_id, mark),
+                )
+            except CommitFailedError as error:
+                if not self._is_there(mark):
+                    raise self._conflict(fence) from error
+                break
+            except (DeltaError, OSError) as error:
+                if self._is_there(mark):
+                    break
+                if attempt == COMMIT_TRIES - 1:
+                    raise storage.explain(error, self.uri) from error
+            else:
+                break
+        self._fences[fence] = target
+
+    def _is_there(self, mark: str) -> bool:
+        """Return whether one of the newest entries of the log bears this mark."""
+        self._version(RUN)  # brings the newest version
         try:
-            self._delta.create_write_transaction(
-                [*removes, *(_add(new, now, data_change=data_change) for new in news)],
-                mode="append",
-                schema=self._delta.schema(),
-                partition_by=list(PARTITIONS),
-                commit_properties=self._properties(REWRITE, target),
-            )
-        except CommitFailedError as error:
-            raise self._conflict(REWRITE) from error
+            return any(entry.get("mark") == mark for entry in self.versions(RECENT))
         except (DeltaError, OSError) as error:
             raise storage.explain(error, self.uri) from error
-        self._fences[REWRITE] = target
 
     def _next(self, fence: str) -> int:
         """Return the version to which this process may move a fence. Raises ConcurrentRunError if moved."""
@@ -371,19 +409,18 @@ class Table:
         """Raise ConcurrentRunError if another run has committed since this process opened the table."""
         self._next(RUN)
 
-    def _properties(self, fence: str, version: int, run_id: str = "") -> CommitProperties:
+    def _properties(self, fence: str, version: int, run_id: str, mark: str) -> CommitProperties:
         return CommitProperties(
-            custom_metadata={"run_id": run_id, "engine": "masklake"},
+            custom_metadata={"run_id": run_id, "engine": "masklake", "mark": mark},
             app_transactions=[Transaction(fence, version)],
         )
 
-    def _newest_run(self) -> str | None:
-        newest = self._delta.history(1)
-        return newest[0].get("run_id") if newest else None
-
     def _conflict(self, fence: str) -> ConcurrentRunError:
         if fence == RUN:
-            text = "another run is writing to it; this one stops, and its uncommitted images are done again"
+            text = (
+                "another run is writing to it, or masklake compact removed young files; this one stops, "
+                "and its uncommitted images are done again by the same command"
+            )
         else:
             text = "its files were rewritten by another command meanwhile: run this one again"
         return ConcurrentRunError(f"{self.uri}: {text}")

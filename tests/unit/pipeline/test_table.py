@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 
 from pipeline import table as table_module
 from pipeline.config import StorageConfig
@@ -171,6 +172,28 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(
     assert ids(Table.open(uri, LOCAL)) == "a"
     table.commit([write_part(make_rows("ok", "b"), table.uri, LOCAL)])
     assert ids(Table.open(uri, LOCAL)) == "ab"
+
+
+def test_a_commit_that_its_own_repetition_refuses_was_made(
+    uri: str, table: Table, add: Callable[..., None], make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that repeats a request whose answer was lost is told that the entry is there: it is ours."""
+    other = Table.open(uri, LOCAL)
+    commit = DeltaTable.create_write_transaction
+
+    def refuse_afterwards(self: DeltaTable, *args: object, **kwargs: object) -> None:
+        monkeypatch.undo()
+        commit(self, *args, **kwargs)  # type: ignore[arg-type] # as they came
+        foreign = DeltaTable(uri.removeprefix("file://"))  # whose commit comes next: ours is not the newest
+        foreign.alter.set_table_properties({"delta.logRetentionDuration": "interval 60 days"})
+        raise CommitFailedError("it is there already")
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", refuse_afterwards)
+    table.commit([write_part(make_rows("ok", "a"), table.uri, LOCAL)])
+    add(table, "ok", "b")
+    assert ids(Table.open(uri, LOCAL)) == "ab"
+    with pytest.raises(ConcurrentRunError):
+        add(other, "ok", "c")
 
 
 def test_a_commit_is_tried_again_where_the_store_did_not_take_it(
@@ -394,6 +417,75 @@ def test_compact_removes_orphans_that_are_old(
     assert data_files(uri) == committed
     assert orphan.path not in {str(file) for file in data_files(uri)}
     assert ids(table) == "a"
+
+
+def test_compact_of_young_files_ends_a_run_that_meant_to_commit_them(
+    uri: str, table: Table, add: Callable[..., None], make_rows: MakeRows
+) -> None:
+    """The run is refused, its row is not there, and the table names no file that is gone."""
+    add(table, "ok", "a")
+    uncommitted = write_part(make_rows("ok", "b"), table.uri, LOCAL)
+    Table.open(uri, LOCAL).compact(0)
+    with pytest.raises(ConcurrentRunError, match="compact removed young files; this one stops"):
+        table.commit([uncommitted])
+    after = Table.open(uri, LOCAL)
+    assert ids(after) == "a"
+    add(after, "ok", "b")
+    assert ids(Table.open(uri, LOCAL)) == "ab"
+
+
+@pytest.mark.parametrize("hours", [0, 24])
+def test_compact_does_not_stop_a_run_without_need(
+    uri: str, table: Table, add: Callable[..., None], make_rows: MakeRows, hours: int
+) -> None:
+    """Where nothing young is there to be removed, or it is kept, the run goes on."""
+    add(table, "ok", "a")
+    waiting = [write_part(make_rows("ok", "b"), table.uri, LOCAL)] if hours else []
+    Table.open(uri, LOCAL).compact(hours)
+    table.commit(waiting or [write_part(make_rows("ok", "b"), table.uri, LOCAL)])
+    assert ids(Table.open(uri, LOCAL)) == "ab"
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+def test_compact_keeps_what_a_run_commits_while_it_removes(
+    uri: str, table: Table, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """A part that was listed and then committed stays, whether its commit came before the fence or not."""
+    part = write_part(make_rows("ok", "a"), table.uri, LOCAL)
+    orphan = write_part(make_rows("ok", "b"), table.uri, LOCAL)
+    other = Table.open(uri, LOCAL)
+    commit, calls = DeltaTable.create_write_transaction, []
+
+    def commit_between(self: DeltaTable, *args: object, **kwargs: object) -> None:
+        calls.append(1)
+        if len(calls) == moment:
+            monkeypatch.undo()
+            table.commit([part])
+        commit(self, *args, **kwargs)  # type: ignore[arg-type] # as they came
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", commit_between)
+    other.compact(0)
+    assert ids(Table.open(uri, LOCAL)) == "a"
+    assert DeltaTable(uri.removeprefix("file://")).to_pyarrow_table().num_rows == 1
+    assert {file.name for file in data_files(uri)} == {Path(part.path).name} != {Path(orphan.path).name}
+
+
+def test_compact_of_young_files_ends_who_rewrites(
+    uri: str, table: Table, add: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deletion whose new file was removed before its commit is refused, and nothing is deleted."""
+    add(table, "failed", "ab")
+    commit = DeltaTable.create_write_transaction
+
+    def compact_then_commit(self: DeltaTable, *args: object, **kwargs: object) -> None:
+        monkeypatch.undo()
+        Table.open(uri, LOCAL).compact(0)
+        commit(self, *args, **kwargs)  # type: ignore[arg-type] # as they came
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", compact_then_commit)
+    with pytest.raises(ConcurrentRunError, match="run this one again"):
+        table.delete_failures(["a"], "r1")
+    assert ids(Table.open(uri, LOCAL)) == "ab"
 
 
 def test_compact_leaves_the_folders_of_runs_alone(table: Table, add: Callable[..., None]) -> None:
