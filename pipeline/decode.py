@@ -182,6 +182,8 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
         image = Image.fromarray(_grey8(image))
     if image.mode == "La":  # Pillow converts premultiplied grey to nothing but this
         image = image.convert("LA")
+    if image.mode == "LAB":  # likewise: of what is asked for it knows only colours
+        image = image.convert("RGB")
     if image.has_transparency_data and mode != "RGBA":
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):  # the test costs a tenth of what it saves

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from pipeline.decode import MAX_MESSAGE, decode
 from pipeline.errors import ConfigError, DecodeError, LimitError
-from tests.faults.corpus import scan_bomb
+from tests.faults.corpus.bombs import scan_bomb
 
 LIMIT = 1_000_000  # pixels
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]
@@ -186,10 +186,12 @@ class TestModes:
         with pytest.raises(ConfigError, match="channels must be"):
             decode(b"", channels=channels, max_pixels=LIMIT)
 
-    def test_lab(self) -> None:
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_lab(self, channels: int) -> None:
         """A LAB image without colour, at half lightness, is the grey that sRGB has for it."""
         data = save(Image.new("LAB", (4, 4), (128, 128, 128)), "TIFF")
-        np.testing.assert_allclose(decode(data, channels=3, max_pixels=LIMIT), 119, atol=2)
+        image_HWC = decode(data, channels=channels, max_pixels=LIMIT)
+        np.testing.assert_allclose(image_HWC[..., : min(channels, 3)], 119, atol=2)
 
 
 class TestTransparency:
