@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tests.faults.told import Told
 from tests.faults.trial import Trial
-from tests.integration.commands import Result, Running, faults, run
+from tests.integration.commands import Result, Running, faults
 from tests.integration.images import image
 from tests.integration.networks import write_checkpoint
 from tests.integration.stores import Store, rows_of
@@ -32,29 +32,34 @@ class Ground:
     checkpoint: Path
     folder: Path
     environment: dict[str, str]  # what a command needs to reach the store
+    tables: str = "s3://tables"  # where tables are made
+    options: tuple[object, ...] = ()  # of each command
+    before: tuple[str, ...] = ()  # words before each command, which run it elsewhere
     expected: dict[str, str] = field(default_factory=dict)  # URI: what its row must say
     seconds: float = 0.0  # of the undisturbed run
     seen: int = 0  # images that its network saw
 
     def new_table(self) -> str:
         """Return the address of a table that is not there yet."""
-        return f"s3://tables/{secrets.token_hex(6)}"
+        return f"{self.tables}/{secrets.token_hex(6)}"
 
     def command(self, table: str, *options: object) -> list[object]:
         """Return the arguments that segment the source into a table."""
-        return ["segment", self.source, "--table", table, "--model", self.checkpoint, *options]
+        known = ("--table", table, "--model", self.checkpoint)
+        return ["segment", self.source, *known, *self.options, *options]
 
     @contextlib.contextmanager
     def running(self, table: str, *options: object, **named: object) -> Iterator[Running]:
         """Run the command with faults in it: see `faults`."""
         environment = self.environment | (faults(**named) if named else {})
-        with Running(*self.command(table, *options), environment=environment) as command:
+        with Running(*self.command(table, *options), environment=environment, before=self.before) as command:
             yield command
 
     def once(self, table: str, told: Told | None = None) -> Result:
         """Run the command, unhurt."""
         environment = self.environment | (faults(tell=told.file) if told else {})
-        return run(*self.command(table), environment=environment)
+        with Running(*self.command(table), environment=environment, before=self.before) as command:
+            return command.result()
 
     def undisturbed(self) -> "Ground":
         """Segment the source as it is now into a new table, and return what every other run must come to."""
@@ -69,6 +74,17 @@ class Ground:
     def behind(self, endpoint: str) -> "Ground":
         """Return the same ground, whose commands reach the store by another address."""
         return replace(self, environment=self.environment | {"AWS_ENDPOINT_URL": endpoint})
+
+    def in_folder(self, folder: Path) -> "Ground":
+        """Return the same images as files below a folder, where the tables are, too."""
+        source = folder / "images"
+        expected = {}
+        for uri, says in self.expected.items():
+            file = source / uri.removeprefix(f"{self.source}/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(self.store.files.cat_file(uri))
+            expected[f"file://{file}"] = says
+        return replace(self, source=str(source), tables=str(folder / "tables"), expected=expected)
 
     def finish(
         self, table: str, started: float, before: Sequence[Result], *, told: Told | None = None

@@ -31,13 +31,14 @@ ANSWERS: Final = {
     "refuse": (503, "SlowDown", "Reduce your request rate."),
     "expire": (403, "ExpiredToken", "The provided token has expired."),
 }
-Choice = Callable[[str, int], str]  # (kind, how many of the kind were before): what happens, or ''
+# (kind, how many of the kind were before, what is asked for): what happens, or ''
+Choice = Callable[[str, int, str], str]
 
 
 def share(what: str, kind: str, part: float, seed: object) -> Choice:
     """Return a choice that hurts a share of the requests of one kind ('' for all kinds)."""
 
-    def choose(here: str, number: int) -> str:
+    def choose(here: str, number: int, _target: str) -> str:
         drawn = random.Random(f"{seed} {here} {number}").random()
         return what if kind in ("", here) and drawn < part else ""
 
@@ -46,12 +47,16 @@ def share(what: str, kind: str, part: float, seed: object) -> Choice:
 
 def first(what: str, kind: str, count: int, after: int = 0) -> Choice:
     """Return a choice that hurts so many requests of one kind in a row."""
-    return lambda here, number: what if here == kind and after <= number < after + count else ""
+
+    def choose(here: str, number: int, _target: str) -> str:
+        return what if here == kind and after <= number < after + count else ""
+
+    return choose
 
 
 def from_then_on(what: str, kind: str, after: int) -> Choice:
     """Return a choice that hurts each request of one kind ('' for all kinds) after so many were served."""
-    return lambda here, number: what if kind in ("", here) and number >= after else ""
+    return lambda here, number, _target: what if kind in ("", here) and number >= after else ""
 
 
 @dataclass(slots=True)
@@ -63,9 +68,12 @@ class Request:
     body: bytes
 
     @property
+    def target(self) -> str:
+        return self.line.split(" ", 2)[1]
+
+    @property
     def kind(self) -> str:
-        method, target, _ = self.line.split(" ", 2)
-        address = urlsplit(target)
+        method, address = self.line.split(" ", 1)[0], urlsplit(self.target)
         if method == "GET":
             listing = "list-type" in address.query or "/" not in address.path.strip("/")
             return "list" if listing else "get"
@@ -93,7 +101,7 @@ class Proxy:
     """A proxy that is up. `choose` may be changed at any time."""
 
     upstream: tuple[str, int]
-    choose: Choice = field(default=lambda _kind, _number: "")
+    choose: Choice = field(default=lambda _kind, _number, _target: "")
     away_until: float = 0.0  # time.monotonic(); every connection is reset till then
     served: Counter[str] = field(default_factory=Counter)
     hurt: Counter[str] = field(default_factory=Counter)
@@ -116,7 +124,7 @@ class Proxy:
         kind = request.kind
         number = self.served[kind]
         self.served[kind] += 1
-        what = "reset" if time.monotonic() < self.away_until else self.choose(kind, number)
+        what = "reset" if time.monotonic() < self.away_until else self.choose(kind, number, request.target)
         if what:
             self.hurt[what] += 1
         if what in ANSWERS:

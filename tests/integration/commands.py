@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,12 +33,18 @@ class Result:
 class Running:
     """A command that runs, in its own process group. Whatever is left of it is killed on exit."""
 
-    def __init__(self, *arguments: object, environment: Mapping[str, str], cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: object,
+        environment: Mapping[str, str],
+        cwd: Path | None = None,
+        before: Sequence[str] = (),  # words before the command, which run it elsewhere
+    ) -> None:
         # Files, not pipes: a pipe stays open for as long as any of the command's children.
         self._stdout = tempfile.TemporaryFile()  # noqa: SIM115 - read after the end
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - likewise
         self.process = subprocess.Popen(
-            [str(MASKLAKE), *(str(argument) for argument in arguments)],
+            [*before, str(MASKLAKE), *(str(argument) for argument in arguments)],
             env=clean_environment() | dict(environment),
             cwd=cwd,
             stdin=subprocess.DEVNULL,

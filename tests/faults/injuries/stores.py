@@ -45,7 +45,7 @@ def hurt(ground: Ground, chance: random.Random, *, what: str, kind: str) -> Tria
         if what == "away":
             nth = chance.randint(0, 8)
 
-            def go(here: str, number: int) -> str:
+            def go(here: str, number: int, _target: str) -> str:
                 if here == kind and number == nth:
                     up.away_until = time.monotonic() + AWAY_SECONDS
                 return ""
@@ -56,7 +56,7 @@ def hurt(ground: Ground, chance: random.Random, *, what: str, kind: str) -> Tria
         with behind.running(table) as command:
             result = command.result()
         if what == "expire":  # whoever runs it again has new ones
-            up.choose = lambda _kind, _number: ""
+            up.choose = lambda _kind, _number, _target: ""
         trial = behind.finish(table, started, [result])
         if not (up.hurt or up.away_until):
             raise RuntimeError(f"no request was hurt: {dict(up.served)}")
