@@ -10,6 +10,7 @@ and dtype before a model is allocated, and raises nothing but CheckpointError: o
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def _parse_config(config_json: bytes) -> dict[str, Any]:
             f"config.json must have at most {MAX_CONFIG_BYTES} bytes, got {len(config_json)}"
         )
     try:
-        fields = json.loads(config_json, parse_constant=_refuse_constant)
+        fields = json.loads(config_json, parse_constant=_refuse_constant, object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as error:
         _refuse_pickle("config.json", config_json)
         raise CheckpointError(f"config.json is not JSON: {error}") from error
@@ -240,6 +241,15 @@ def _refuse_pickle(name: str, blob: bytes) -> None:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; of a key that it holds twice, readers would disagree on the value."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        double = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{repr(double)[:80]} stands twice in one object")
+    return fields
 
 
 def _check_keys(

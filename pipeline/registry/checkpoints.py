@@ -5,10 +5,10 @@ any other as a folder that storage can read.
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import models.weights
-from pipeline import storage
+from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ModelError, StorageError
 from pipeline.registry.aliases import resolve
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(models.weights.__file__).parent
 DECODED_CHANNELS = (1, 3, 4)  # what an image is decoded to: grey, RGB, RGBA
+MAX_BYTES: Final = {  # of what is read at all
+    "config.json": 1 << 20,
+    "model.safetensors": 32 << 30,  # the largest network that a config can describe has 24, as float32
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,7 @@ def fetch_checkpoint(model: str, config: StorageConfig, registry: str | None = N
     else:
         uri = folder = storage.canonical(model)
     try:
+        _check_sizes(folder, config)
         files = CheckpointFiles(
             uri=uri,
             config_json=storage.read(f"{folder}/config.json", config),
@@ -85,6 +90,18 @@ def fetch_checkpoint(model: str, config: StorageConfig, registry: str | None = N
     if version is not None:
         _check_digest(files, version)
     return files
+
+
+def _check_sizes(folder: str, config: StorageConfig) -> None:
+    """Raise ModelError if a file is larger than any checkpoint's, before it is read into memory."""
+    for name, found in zip(
+        MAX_BYTES, listing.stat_many([f"{folder}/{name}" for name in MAX_BYTES], config), strict=True
+    ):
+        if found is not None and found.size > MAX_BYTES[name]:
+            raise ModelError(
+                f"{folder}/{name} has {found.size:,} bytes, more than any checkpoint's: "
+                f"at most {MAX_BYTES[name]:,}"
+            )
 
 
 def _check_digest(files: CheckpointFiles, version: Version) -> None:

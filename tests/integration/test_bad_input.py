@@ -1,5 +1,6 @@
 """Bad input: one clear line that names the thing and the remedy, exit code 1, nothing half-written."""
 
+import json
 import os
 import pickle
 import shutil
@@ -195,6 +196,46 @@ def test_checkpoints_that_are_none(checkpoint: Path, source: Path, tmp_path: Pat
     check_error(segment(source, table, pickled), str(pickled), "pickle", "never loaded")
     channels = write_checkpoint(tmp_path / "channels", in_channels=5)
     check_error(segment(source, table, channels), str(channels), "5 channels", "3 (RGB)")
+    assert not table.exists()
+
+
+class Payload:
+    """Pickled, it is a command."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (self.command,)
+
+
+def test_hostile_checkpoints(checkpoint: Path, source: Path, tmp_path: Path) -> None:
+    """Made to run code, to fill the memory or to write to the terminal: one line, and nothing happened."""
+    table, mark = tmp_path / "masks", tmp_path / "it ran"
+    config, weights = ((checkpoint / name).read_bytes() for name in ("config.json", "model.safetensors"))
+    payload = pickle.dumps(Payload(f"touch '{mark}'"))
+    class_name = json.loads(config)["classes"][1]["name"].encode()
+    cases: list[tuple[bytes, bytes, tuple[str, ...]]] = [
+        (config, payload, ("model.safetensors is a pickle", "never loaded")),
+        (payload, weights, ("config.json is a pickle", "never loaded")),
+        (config, weights[:-1], ("truncated",)),
+        (config.replace(b'"in_channels": 3', b'"in_channels": 1000000000000'), weights, ("in_channels",)),
+        (config.replace(b'"in_channels": 3', b'"in_channels": NaN'), weights, ("NaN is not a number",)),
+        (config.replace(b'"heads": 1', b'"heads": 1, "heads": 1'), weights, ("'heads' stands twice",)),
+        (config.replace(class_name, b"\\u001b[2J"), weights, ("class name", "\\x1b")),
+        (b"[" * 1_000_000, weights, ("not JSON",)),
+    ]
+    for number, (changed_config, changed_weights, words) in enumerate(cases):
+        folder = tmp_path / f"hostile-{number}"
+        folder.mkdir()
+        (folder / "config.json").write_bytes(changed_config)
+        (folder / "model.safetensors").write_bytes(changed_weights)
+        assert changed_config + changed_weights != config + weights
+        check_error(segment(source, table, folder), str(folder), *words)
+    giant = Path(shutil.copytree(checkpoint, tmp_path / "giant"))
+    os.truncate(giant / "config.json", 1 << 40)
+    check_error(segment(source, table, giant), f"{giant}/config.json", "1,099,511,627,776 bytes")
+    assert not mark.exists()
     assert not table.exists()
 
 

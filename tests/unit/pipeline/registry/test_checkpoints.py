@@ -1,12 +1,14 @@
 """The registry: checkpoints by name or address, and a clear word where there is none that fits."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import Checkpoint, ClassInfo, dump
+from models.checkpoint import MAX_CONFIG_BYTES, Checkpoint, ClassInfo, dump
 from models.preprocess import Normalisation
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, ModelError, StorageError
@@ -61,6 +63,18 @@ def test_a_store_that_cannot_be_used_is_no_missing_checkpoint() -> None:
     """An unknown scheme says so itself."""
     with pytest.raises(StorageError, match="no file system serves"):
         fetch_checkpoint("ftpx://models/nuclei", LOCAL)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_giant_file_is_refused_before_it_is_read(
+    name: str, checkpoint_folder: Path, tmp_path: Path
+) -> None:
+    """A terabyte that a file system makes of nothing would fill the memory."""
+    folder = Path(shutil.copytree(checkpoint_folder, tmp_path / "giant"))
+    os.truncate(folder / name, 1 << 40)
+    with pytest.raises(ModelError, match=rf"{name} has 1,099,511,627,776 bytes, more than any checkpoint's"):
+        fetch_checkpoint(str(folder), LOCAL)
+    assert checkpoints.MAX_BYTES["config.json"] == MAX_CONFIG_BYTES
 
 
 def test_what_is_no_checkpoint_names_its_address() -> None:
