@@ -22,7 +22,19 @@ from rich.table import Table as Grid
 
 from tests.conftest import REPOSITORY
 from tests.faults.ground import Ground, prepare
-from tests.faults.injuries import driver, networks, objects, rivals, stores, workers
+from tests.faults.injuries import (
+    clocks,
+    commits,
+    driver,
+    memory,
+    networks,
+    nodes,
+    objects,
+    rivals,
+    space,
+    stores,
+    workers,
+)
 from tests.faults.injury import Injury
 from tests.faults.trial import Trial
 from tests.integration.gateway import gateway
@@ -35,6 +47,11 @@ INJURIES: list[Injury] = [
     *stores.INJURIES,
     *objects.INJURIES,
     *networks.INJURIES,
+    *commits.INJURIES,
+    *nodes.INJURIES,
+    *clocks.INJURIES,
+    *space.INJURIES,
+    *memory.INJURIES,
 ]
 
 

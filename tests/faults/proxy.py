@@ -10,6 +10,7 @@ A request is of one kind: list, head, get, put or delete. What can happen to it:
   short      the same half, and a Content-Length that says so: only the size or the content tells
   slow       100 KB/s
   expire     403 ExpiredToken
+  full       403 QuotaExceeded, as Ceph answers when a bucket or a user may write no more
   disagree   the answer bears another ETag than the listing, and another content
 """
 
@@ -29,6 +30,7 @@ SLOW_BYTES: Final = 100_000  # a second
 END: Final = b"\r\n\r\n"
 ANSWERS: Final = {
     "refuse": (503, "SlowDown", "Reduce your request rate."),
+    "full": (403, "QuotaExceeded", ""),
     "expire": (403, "ExpiredToken", "The provided token has expired."),
 }
 # (kind, how many of the kind were before, what is asked for): what happens, or ''

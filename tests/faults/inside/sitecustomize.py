@@ -3,6 +3,7 @@
 MASKLAKE_FAULT_NO_RAY=1         importing ray raises
 MASKLAKE_FAULT_SLOW=SECONDS     decoding an image takes so much longer
 MASKLAKE_FAULT_POISON=TEXT      decoding bytes that contain TEXT kills the process
+MASKLAKE_FAULT_HUGE=TEXT        decoding bytes that contain TEXT takes MASKLAKE_FAULT_HUGE_BYTES of memory
 MASKLAKE_FAULT_NETWORK=HOW      an image whose first pixel is MARK lets the network die | raise | nan | hang;
                                 memory: as if a GPU held no more than four tiles at once
 MASKLAKE_FAULT_SLEEP=SECONDS    the network sleeps so long for each image, and computes nothing
@@ -27,6 +28,8 @@ from typing import Any
 NO_RAY = os.environ.get("MASKLAKE_FAULT_NO_RAY")
 SLOW = float(os.environ.get("MASKLAKE_FAULT_SLOW", "0"))
 POISON = os.environ.get("MASKLAKE_FAULT_POISON", "").encode()
+HUGE = os.environ.get("MASKLAKE_FAULT_HUGE", "").encode()
+HUGE_BYTES = int(os.environ.get("MASKLAKE_FAULT_HUGE_BYTES", "0"))
 NETWORK = os.environ.get("MASKLAKE_FAULT_NETWORK", "")
 SLEEP = float(os.environ.get("MASKLAKE_FAULT_SLEEP", "0"))
 TELL = os.environ.get("MASKLAKE_FAULT_TELL", "")
@@ -35,6 +38,8 @@ WAIT = os.environ.get("MASKLAKE_FAULT_WAIT", "")
 MARK = (1, 254, 3)  # RGB
 WAIT_SECONDS = 0.3
 MEMORY_TILES = 4
+PIECE_BYTES = 128 << 20  # of memory that is taken, piece by piece
+HUGE_SECONDS = 20  # that it is held, so that somebody can see it
 
 
 class Faults:
@@ -85,6 +90,10 @@ def decoding(module: ModuleType) -> None:
     def changed(decode: Callable[..., Any], content: bytes, **options: Any) -> Any:
         if POISON and POISON in content:
             os.kill(os.getpid(), signal.SIGKILL)  # what the kernel does to a process that takes all memory
+        if HUGE and HUGE in content:
+            held = [b"1" * PIECE_BYTES for _ in range(0, HUGE_BYTES, PIECE_BYTES)]
+            time.sleep(HUGE_SECONDS)
+            del held
         time.sleep(SLOW)
         return decode(content, **options)
 
@@ -211,7 +220,7 @@ def tell_reconcile(module: ModuleType) -> None:
 
 
 WISHES: list[tuple[object, str, Callable[[ModuleType], None]]] = [
-    (SLOW or POISON, "pipeline.decode", decoding),
+    (SLOW or POISON or HUGE, "pipeline.decode", decoding),
     (SLEEP, "pipeline.predict", sleeping),
     (NETWORK, "pipeline.predict", failing),
     (TELL, "pipeline.listing", tell_listing),
