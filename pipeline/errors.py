@@ -21,11 +21,19 @@ MasklakeError                  the command ends with this one line; `--debug` sh
     └── LabelError             its mask or annotations are not labels of it: training is refused
 """
 
+from pipeline.harmless import without_secrets
+
 
 class MasklakeError(Exception):
-    """Base of all: the message is one line that says what was expected, what came and what to do."""
+    """Base of all: the message is one line that says what was expected, what came and what to do.
+
+    It never holds a secret, whatever it quotes.
+    """
 
     transient = False  # True: the same command may well succeed a little later
+
+    def __init__(self, *told: object) -> None:
+        super().__init__(*(without_secrets(text) if isinstance(text, str) else text for text in told))
 
 
 class ConfigError(MasklakeError):

@@ -1,16 +1,12 @@
 """What a check found: one line, and one that says what to do about it."""
 
-import os
-import re
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
+
+from pipeline.harmless import without_secrets
 
 Mark = Literal["ok", "note", "FAIL"]  # a note is worth knowing, and stops nothing
-
-# Variables that hold a secret; those that name the file of one do not.
-SECRET: Final = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|AUTH_STRING|CONNECTION_STRING)$")
-LEAST: Final = 6  # characters of a secret that is blotted out: shorter ones are in every other word
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +20,7 @@ class Finding:
 
     def without_secrets(self) -> "Finding":
         """Return the finding without what the environment holds as a secret, or a URL as password."""
-        return Finding(self.name, self.mark, _blot_out(self.found), _blot_out(self.remedy))
+        return Finding(self.name, self.mark, without_secrets(self.found), without_secrets(self.remedy))
 
 
 Findings = Generator[Finding, None, None]  # of one check, one by one: those before a hang count
@@ -43,11 +39,3 @@ def note(name: str, found: str, remedy: str) -> Finding:
 def fail(name: str, found: str, remedy: str) -> Finding:
     """Return something with which a run cannot work, and what to do."""
     return Finding(name, "FAIL", found, remedy)
-
-
-def _blot_out(text: str) -> str:
-    text = re.sub(r"(\w://)[^/\s@]*@", r"\1…@", text)
-    for name, value in os.environ.items():
-        if SECRET.search(name) and len(value) >= LEAST:
-            text = text.replace(value, "…")
-    return text
