@@ -93,7 +93,9 @@ class RunConfig(Section):
         0, ge=0, description="copies of the network; 0: one for each GPU, without GPUs one for each host"
     )
     block_images: int = Field(64, ge=1, le=4096, description="images that travel and are written together")
-    commit_seconds: float = Field(5.0, gt=0, description="seconds between commits")
+    commit_seconds: float = Field(
+        5.0, gt=0, description="seconds between commits, at most; sooner once each actor has a part waiting"
+    )
     stall_seconds: float = Field(600.0, gt=0, description="stop when nothing has moved for so long")
     lease: LeaseConfig | None = Field(None, description="default: the run goes on whoever started it")
     max_failed: float = Field(0.10, ge=0, le=1, description="share of failed images that still exits with 0")

@@ -66,6 +66,7 @@ BLOCK_BYTES: Final = 512 << 20  # that a block of decoded images should not exce
 DECODED_BYTES: Final = 10  # of pixels for a byte of a typical JPEG
 MANY_LEFT: Final = 100  # images that all fail alone: then the workers are at fault, not the images
 POLL_SECONDS: Final = 0.25
+COMMIT_REST: Final = 2.0  # times what the last commit took, before the next
 OPERATORS: Final = {  # as Ray Data names them: the stage; what is before them cuts the plan
     "fetch_and_decode": "fetch + decode",
     "MeteredSegmentBlock": "segment",
@@ -151,6 +152,7 @@ class _Run:
     workers: dict[str, int] = field(default_factory=dict)
     devices: set[str] = field(default_factory=set)  # that the networks ran on
     committed: int = 0
+    commit_took: float = 0.0  # seconds, the last one
 
     def all(self, plan: Plan, folder: Path, signals: Signals) -> None:
         """Do the plan; what did not come back is done again in smaller blocks, then given up one by one."""
@@ -300,7 +302,7 @@ class _Run:
                         raise ClusterError(f"Ray stopped the run: {last_line(item)}") from item
                     return
             now = time.monotonic()
-            if waiting and now - last_commit >= self.config.run.commit_seconds:
+            if self._due(len(waiting), now - last_commit):
                 self._commit(waiting)
                 waiting, last_commit = [], time.monotonic()
             stalled = now - last_move > self.config.run.stall_seconds
@@ -320,6 +322,16 @@ class _Run:
                 )
             self.meters.tick(len(waiting))
             self.reporter.tick()
+
+    def _due(self, waiting: int, seconds: float) -> bool:
+        """Return whether that many parts are committed now, so many seconds after the last commit.
+
+        Once each actor has a part there, since a driver that dies leaves no more than these to do again;
+        but not so often that most of the driver's time goes into commits.
+        """
+        if seconds >= self.config.run.commit_seconds:
+            return waiting > 0
+        return waiting >= self.workers.get("segment", 1) and seconds >= COMMIT_REST * self.commit_took
 
     def _rest(self, results: "queue.Queue[pa.Table | BaseException | None]") -> list[Written]:
         """Return the parts that have arrived and wait in the queue."""
@@ -341,7 +353,8 @@ class _Run:
             return
         started = time.perf_counter()
         self.table.commit([one.part for one in written])
-        self.meters.committed(written, time.perf_counter() - started)
+        self.commit_took = time.perf_counter() - started
+        self.meters.committed(written, self.commit_took)
         images = sum(one.part.rows for one in written)
         self.committed += images
         self.devices |= {one.device for one in written if one.device}

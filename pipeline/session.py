@@ -19,6 +19,9 @@ from typing import Any, Final, Self
 from pipeline.errors import ClusterError, InterruptedRun
 
 SPARE_CPUS: Final = 1  # that Ray is told of beside the cores: it wants a whole one for cutting the plan
+START_TRIES: Final = (
+    3  # of a Ray on this machine: a busy one may need more than the 30 s that Ray gives itself
+)
 STREAM_END_SECONDS: Final = 30.0  # that Ray Data has to stop its tasks
 
 
@@ -89,22 +92,9 @@ def ray_session(address: str | None, signals: Signals) -> Iterator[None]:
 
 
 def _start_ray(address: str | None) -> None:
-    import ray
-
     try:
         with _mute():
-            if address:
-                ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
-            else:
-                ray.init(
-                    "local",
-                    num_cpus=(os.cpu_count() or 1) + SPARE_CPUS,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.CRITICAL,
-                    # Nobody could know the port of a Ray that ends with the run, and all networks can ask it.
-                    _system_config={"enable_metrics_collection": False},
-                )
+            _join(address) if address else _start_local()
     except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
         raise InterruptedRun(
             signal.SIGTERM, "stopped before the first image; the same command goes on"
@@ -112,6 +102,32 @@ def _start_ray(address: str | None) -> None:
     except Exception as error:  # Ray raises a bare Exception where a node does not come up in time
         where = f"reached at {address}" if address else "started on this machine"
         raise ClusterError(f"Ray cannot be {where}: {last_line(error)}") from error
+
+
+def _join(address: str) -> None:
+    import ray
+
+    ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL)
+
+
+def _start_local(tries: int = START_TRIES) -> None:
+    import ray
+
+    try:
+        ray.init(
+            "local",
+            num_cpus=(os.cpu_count() or 1) + SPARE_CPUS,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            # Nobody could know the port of a Ray that ends with the run, and all networks can ask it.
+            _system_config={"enable_metrics_collection": False},
+        )
+    except Exception as error:
+        if tries == 1 or "timed out" not in str(error):
+            raise
+        ray.shutdown()
+        _start_local(tries - 1)
 
 
 def _end_streams(before: set[threading.Thread]) -> None:

@@ -49,10 +49,10 @@ def parts(table: Path) -> list[Path]:
     return list(table.glob("run_id=*/*/*.parquet"))
 
 
-MOMENTS: dict[str, tuple[Callable[[Path], bool], str]] = {
-    "start": (planned, ""),
-    "first commit": (lambda table: commits(table) > 0, ""),
-    "part without commit": (part_waits, "[run]\ncommit_seconds = 600.0\n"),
+MOMENTS: dict[str, Callable[[Path], bool]] = {
+    "start": planned,
+    "first commit": lambda table: commits(table) > 0,
+    "part without commit": part_waits,
 }
 
 
@@ -61,12 +61,11 @@ def test_kill_9_loses_and_doubles_nothing(
     moment: str, source: Path, uris: set[str], checkpoint: Path, tmp_path: Path
 ) -> None:
     """The driver is killed in mid-run: Ray goes with it, and the same command does the rest."""
-    condition, settings = MOMENTS[moment]
-    table, config = tmp_path / "masks", tmp_path / "job.toml"
-    config.write_text(settings)
-    command = ["segment", source, "--table", table, "--model", checkpoint, "--config", config]
-    with Running(*command, environment=faults(slow=0.1)) as killed:
-        killed.until(lambda: condition(table), moment)
+    table = tmp_path / "masks"
+    command = ["segment", source, "--table", table, "--model", checkpoint]
+    fault = faults(slow=0.1, tell=tmp_path / "told", wait="uploaded")
+    with Running(*command, environment=fault) as killed:
+        killed.until(lambda: MOMENTS[moment](table), moment)
         killed.process.kill()
         assert killed.result().code == -signal.SIGKILL
         wait_until(lambda: not killed.left(), "the end of what the command had started", seconds=60)

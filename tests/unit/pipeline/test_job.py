@@ -182,13 +182,25 @@ def test_a_stream_that_stands_still_is_given_up(
     assert table.rows(["image_id"]).num_rows == 2
 
 
+def test_a_part_of_each_actor_is_enough_for_a_commit(make_run: Callable[..., Any]) -> None:
+    """What a dead driver leaves to do again is bounded by the actors, not by a time; commits have a rest."""
+    run = make_run(commit_seconds=5.0)
+    run.workers["segment"], run.commit_took = 4, 0.5
+    assert not run._due(3, 4.9)
+    assert not run._due(4, 0.9)
+    assert run._due(4, 1.0)
+    assert run._due(1, 5.0)
+    assert not run._due(0, 100.0)
+
+
 def test_what_waits_is_metered(
     make_run: Callable[..., Any], table: Table, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first part is committed at once; those after it wait, and meanwhile it is told how many."""
+    """The first part is committed at once; those after it wait for more, and it is told how many."""
     monkeypatch.setattr(job, "POLL_SECONDS", 0.01)
     parts = [write_part(make_rows("ok", name), table.uri, LOCAL) for name in "abc"]
     run = make_run(commit_seconds=3600.0)
+    run.workers["segment"] = 3
     run._commit_stream(Stream(*(received(part) for part in parts)), Signals())
     assert run.meters.waiting == [0, 1, 2]
     assert len(run.meters.commits) == 2
