@@ -1,8 +1,10 @@
 """How every command ends: what is raised on purpose becomes one line and an exit code."""
 
+import errno
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import ParamSpec
@@ -30,7 +32,8 @@ def one_line(function: Callable[P, int | None]) -> Callable[P, None]:
                 raise
             stopped = isinstance(error, InterruptedRun)
             _tell(error, error.transient, kwargs)
-            typer.secho(f"{'' if stopped else 'error: '}{error}", err=True, fg=None if stopped else "red")
+            text = f"{'' if stopped else 'error: '}{shown(str(error))}"  # it can quote a file
+            typer.secho(text, err=True, fg=None if stopped else "red")
             code = error.exit_code if isinstance(error, InterruptedRun) else 1
         except KeyboardInterrupt:
             typer.echo("stopped; the same command goes on", err=True)
@@ -42,11 +45,19 @@ def one_line(function: Callable[P, int | None]) -> Callable[P, None]:
             if kwargs.get("debug"):
                 raise
             _tell(error, False, kwargs)
-            typer.secho(f"error: {error}", err=True, fg="red")
+            typer.secho(f"error: {shown(_local(error))}", err=True, fg="red")
             code = 1
         raise typer.Exit(code)
 
     return run
+
+
+def _local(error: OSError) -> str:
+    """Return the line for an error of this machine's files; what names none is of the temporary ones."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return str(error)
+    place = error.filename or f"{tempfile.gettempdir()}, where temporary files are"
+    return f"no space left for {place}: free some, or set TMPDIR to a folder elsewhere, and run it again"
 
 
 def _tell(error: Exception, transient: bool, options: Mapping[str, object]) -> None:

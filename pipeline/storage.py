@@ -35,8 +35,16 @@ def split(uri: str) -> tuple[str, str]:
     """Return (scheme, path) of a URI or a local path. Bucket and key stay together in the path."""
     scheme, found, path = uri.partition("://")
     if not found:
-        return "file", os.path.abspath(Path(uri).expanduser())  # noqa: PTH100 - resolves `..`, not links
+        return "file", os.path.abspath(expanded(uri))  # noqa: PTH100 - resolves `..`, not links
     return scheme.lower(), path
+
+
+def expanded(path: str) -> Path:
+    """Return a local path with `~` as the home folder; that of nobody here stays a name as any other."""
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, ValueError):
+        return Path(path)
 
 
 def canonical(uri: str) -> str:
@@ -73,6 +81,10 @@ def filesystem(uri: str, config: StorageConfig) -> Any:
     except ValueError as error:
         raise StorageError(
             f"{uri}: no file system serves {scheme}://; use s3, gs, az, https or file"
+        ) from error
+    except Exception as error:  # zip:// and sftp:// want more than an address, and each says so in its way
+        raise StorageError(
+            f"{uri}: {scheme}:// cannot be used: {_line(error)}; use s3, gs, az, https or file"
         ) from error
 
 
@@ -461,6 +473,9 @@ def explain(error: BaseException, uri: str) -> StorageError:
         problem, remedy = "the store refuses this machine's time", "set the clock of this machine"
     elif "NoSuchBucket" in text or "bucket does not exist" in text.lower():
         problem, remedy = f"there is no bucket {bucket!r}", "check its name and --endpoint-url"
+    elif "QuotaExceeded" in text or "quota exceeded" in text:
+        problem = "the quota is used up"
+        remedy = "free some space or let the quota be raised, and run the same command again"
     elif isinstance(error, PermissionError) or "AccessDenied" in text or "Forbidden" in text:
         problem, remedy = DENIED, "check the credentials and the rights to list, read and write"
     elif isinstance(error, FileNotFoundError):
@@ -475,7 +490,7 @@ def explain(error: BaseException, uri: str) -> StorageError:
         problem = "the endpoint cannot be reached"
         remedy = f"check --endpoint-url and the network ({_line(error)})"
         transient = True
-    elif "No space left" in text:
+    elif "No space left" in text or "InsufficientStorage" in text:
         problem = "no space left on the device"
         remedy = "free some and run the same command again"
     else:

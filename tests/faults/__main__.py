@@ -97,6 +97,8 @@ def hurt(injury: Injury, place: Ground, times: int, seed: int, console: Console)
             console.print(f"  {injury.name}, trial {number}: {row.broken[-1]}", style="red", markup=False)
             continue
         row.trials.append(trial)
+        for line in trial.said:
+            console.print(f"  said: {line}", markup=False)
         if not trial.kept:
             console.print(f"  {injury.name}, trial {number}: {trial}", style="red", markup=False)
     return row

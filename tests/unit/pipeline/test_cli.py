@@ -6,6 +6,7 @@ This is the one place where the job is replaced: an exit code does not depend on
 import errno
 import json
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,9 @@ def test_too_many_failures_exit_with_3(
         (InterruptedRun(2, "stopped: 5 images"), 130, "stopped: 5 images"),
         (InterruptedRun(15, "stopped: 5 images"), 143, "stopped: 5 images"),
         (KeyboardInterrupt(), 130, "stopped; the same command goes on"),
-        (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), 1, "error: [Errno 28] No space left"),
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), 1, "error: no space left for /tmp/x:"),
+        (OSError(errno.ENOSPC, "No space left"), 1, f"error: no space left for {tempfile.gettempdir()}, "),
+        (OSError(errno.EIO, "Input/output error", "/tmp/x"), 1, "error: [Errno 5] Input/output error"),
     ],
 )
 def test_exit_codes_of_errors(

@@ -337,6 +337,8 @@ def test_local_folders_are_taken_at_their_word(tmp_path: Path) -> None:
         ),
         (ConnectionRefusedError(111, "Connection refused"), "the endpoint cannot be reached"),
         (OSError(errno.ENOSPC, "No space left on device"), "no space left"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the quota is used up: free some space"),
+        (client_error("QuotaExceeded"), "the quota is used up"),
         (PermissionError(13, "Permission denied"), "access denied"),
         (FileNotFoundError("x"), "not found"),
         (ValueError("first\nsecond"), "ValueError: first second"),
