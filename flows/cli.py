@@ -15,6 +15,7 @@ from pipeline import cli
 from pipeline.cli_errors import one_line
 from pipeline.cli_options import Debug
 from pipeline.errors import ConfigError
+from pipeline.harmless import shown
 
 if TYPE_CHECKING:
     from prefect import State
@@ -65,7 +66,8 @@ def run(
     with running_server(*place, typer.echo):
         check_server()
         state = cast("State[Any]", FLOWS[flow](**told, return_state=True))
-    typer.secho(f"{flow}: {state.message or state.name}", fg=None if state.is_completed() else "red")
+    ended = shown(f"{flow}: {state.message or state.name}", lines=True)
+    typer.secho(ended, fg=None if state.is_completed() else "red")
     typer.echo(f"page: {page} (while a server runs there: masklake serve)")
     return 0 if state.is_completed() else 1
 

@@ -12,6 +12,7 @@ from prefect.states import Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
 from pipeline.errors import ConflictError, MasklakeError
+from pipeline.harmless import shown
 
 P = ParamSpec("P")
 
@@ -29,9 +30,9 @@ def in_one_line(function: Callable[P, State[Any]]) -> Callable[P, State[Any]]:
         try:
             return function(*args, **kwargs)
         except ConflictError as error:
-            return Completed(name=SKIPPED, message=f"skipped, another run is under way: {error}")
+            return Completed(name=SKIPPED, message=shown(f"skipped, another run is under way: {error}"))
         except MasklakeError as error:
-            return Failed(message=str(error))
+            return Failed(message=shown(str(error)))
 
     return run
 

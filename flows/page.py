@@ -25,6 +25,7 @@ from prefect.events import emit_event
 from pipeline import storage
 from pipeline.config import StorageConfig
 from pipeline.drift import Drift
+from pipeline.harmless import shown, without_secrets
 from pipeline.pick import Picked
 from pipeline.progress import duration
 
@@ -33,6 +34,7 @@ MOST_FAILURES: Final = 100  # that are listed by name
 SLOW_SECONDS: Final = 20.0  # of a call that failed: nobody answers
 QUIET_SECONDS: Final = 120.0  # without another one
 LONGEST_KEY: Final = 80  # of the table's name in an artifact's key
+_MARKUP: Final = re.compile(r"[\\`*_~|\[\]()!]|:(?=//)|(?<=www)\.|@")  # of Markdown, within a line
 
 _quiet_until = [0.0]  # time.monotonic()
 
@@ -70,7 +72,7 @@ class Progress:
         """Move the bar; what is said goes to the log."""
         match event["event"]:
             case "note":
-                get_run_logger().info("%s", event["text"])
+                get_run_logger().info("%s", shown(event["text"]))
             case "started":
                 self._move(0.0, f"{event['images']:,} images to do")
             case "committed":
@@ -116,7 +118,8 @@ def show_failures(table: str, failures: Sequence[Mapping[str, Any]]) -> None:
 @never_in_the_way
 def show_drift(drift: Drift, picked: Sequence[Picked]) -> None:
     """Say whether the run is unlike those before it, and which of its images to label next."""
-    lines = [f"```\n{drift}\n```"]
+    told = shown(str(drift), lines=True).replace("`", "'")  # names of classes must not end the block
+    lines = [f"```\n{told}\n```"]
     if picked:
         lines += ["", "To label next:", "", "| image | score | why |", "|---|---|---|"]
         lines += [f"| {plain(one.uri)} | {one.score:.1f} | {plain(one.why)} |" for one in picked]
@@ -149,13 +152,18 @@ def show_table(what: str, uri: str, rows: Sequence[Mapping[str, Any]], descripti
 @never_in_the_way
 def tell(event: str, uri: str, payload: Mapping[str, Any]) -> None:
     """Emit an event about a table or a model, for Prefect's automations."""
-    resource = {"prefect.resource.id": f"masklake.{key('at', uri)}", "prefect.resource.name": uri}
+    name = without_secrets(uri)
+    resource = {"prefect.resource.id": f"masklake.{key('at', uri)}", "prefect.resource.name": name}
     emit_event(event, resource=resource, payload=dict(payload))
 
 
 def plain(value: object) -> str:
-    """Return text that no page takes for markup: names of objects are other people's."""
-    return html.escape(str(value), quote=False).replace("|", "&#124;").replace("`", "&#96;")
+    """Return text that no page takes for HTML or Markdown: names of objects are other people's.
+
+    Nothing of it becomes a link or a picture that a browser would fetch.
+    """
+    escaped = _MARKUP.sub(r"\\\g<0>", shown(str(value)))
+    return html.escape(escaped, quote=False)
 
 
 def key(what: str, uri: str) -> str:

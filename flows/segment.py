@@ -14,6 +14,7 @@ from flows.outcome import NOTHING_NEW, RETRIES, holder, in_one_line
 from pipeline import storage
 from pipeline.contact_sheet import contact_sheet, small
 from pipeline.drift import drift, keep
+from pipeline.harmless import without_secrets
 from pipeline.overview import failed_rows
 from pipeline.pick import pick
 from pipeline.runs import finished_run
@@ -97,4 +98,4 @@ def compare(night: NightConfig, run_id: str) -> str:
 
 def _asset(uri: str) -> str:
     """Return a URI as Prefect takes it for an asset's key."""
-    return re.sub(r"""[\s#?&%"'<>\[\]{}|\\^`\x00-\x1f]""", "_", uri)[:512]
+    return re.sub(r"""[\s#?&%"'<>\[\]{}|\\^`…\x00-\x1f]""", "_", without_secrets(uri))[:512]

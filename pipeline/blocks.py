@@ -25,6 +25,7 @@ from pipeline.config import DecodeConfig, PredictConfig, StorageConfig, TilingCo
 from pipeline.decode import decode
 from pipeline.encode import encode_grey, encode_mask
 from pipeline.errors import ImageError, ModelError, StorageError
+from pipeline.harmless import without_secrets
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.schema import ATTENTION, ERROR, PLAN_ROW, ROW
 from pipeline.storage import Wanted
@@ -89,7 +90,8 @@ class Written:
 def failure(error: Exception, stage: str) -> dict[str, str]:
     """Return the `error` of a failed row."""
     where = error.stage if isinstance(error, ImageError) else stage
-    return {"stage": where, "type": type(error).__name__, "message": " ".join(str(error).split())[:1000]}
+    message = without_secrets(" ".join(str(error).split()))[:1000]
+    return {"stage": where, "type": type(error).__name__, "message": message}
 
 
 # ---------------------------------------------------------------- plan

@@ -20,6 +20,7 @@ from pipeline.cli_table import COMMANDS as TABLE_COMMANDS
 from pipeline.cli_train import finetune
 from pipeline.errors import ConfigError
 from pipeline.events import JsonLines
+from pipeline.harmless import shown, without_secrets
 
 if TYPE_CHECKING:
     from pipeline.config import JobConfig
@@ -174,11 +175,11 @@ def segment(
     if as_json:
         JsonLines().tell("done", **asdict(summary))
     else:
-        typer.echo(str(summary))
+        typer.echo(shown(str(summary), lines=True))
     if summary.failed > settings.run.max_failed * max(1, summary.images):
         typer.secho(
             f"{summary.failed:,} of {summary.images:,} images failed, more than --max-failed "
-            f"{settings.run.max_failed:.0%}: masklake failures {settings.table}",
+            f"{settings.run.max_failed:.0%}: masklake failures {shown(settings.table)}",
             err=True,
             fg="red",
         )
@@ -237,7 +238,7 @@ def plan(
         answer = quote(settings, price_per_hour, progress, gpus)
     finally:
         progress.close()
-    typer.echo(answer.to_json() if as_json else str(answer))
+    typer.echo(without_secrets(answer.to_json()) if as_json else shown(str(answer), lines=True))
 
 
 def _plan_options(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli_errors import one_line, shown
+from pipeline.cli_errors import one_line
 from pipeline.cli_options import AsJson, Config, Debug, Endpoint, RegistryOption
+from pipeline.harmless import shown
 
 if TYPE_CHECKING:
     from pipeline.doctor.finding import Finding

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli_errors import one_line, shown
+from pipeline.cli_errors import one_line
 from pipeline.cli_options import AsJson, Debug, Endpoint, RegistryOption
 from pipeline.events import JsonLines
+from pipeline.harmless import shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -365,7 +366,7 @@ def _print(what: "Table | str") -> None:
     from rich.console import Console
 
     if isinstance(what, str):
-        typer.echo(what)
+        typer.echo(shown(what, lines=True))
     else:
         Console().print(what)
 

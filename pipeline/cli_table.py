@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli_errors import one_line, shown
+from pipeline.cli_errors import one_line
 from pipeline.cli_options import AsJson, AsLines, Debug, Endpoint
+from pipeline.harmless import shown
 
 if TYPE_CHECKING:
     from pipeline.config import StorageConfig
@@ -42,7 +43,7 @@ def show(
 
     opened = _open(table, endpoint_url)
     facts = overview.overview(opened)
-    typer.echo(json.dumps(facts.to_dict(), indent=2) if as_json else str(facts))
+    typer.echo(json.dumps(facts.to_dict(), indent=2) if as_json else shown(str(facts), lines=True))
     if sheet is not None:
         from pipeline.contact_sheet import contact_sheet
 
@@ -143,7 +144,7 @@ def drift(
 
     opened = _open(table, endpoint_url)
     found = compare(opened, run_id, DriftConfig())
-    typer.echo(found.to_json() if as_json else str(found))
+    typer.echo(found.to_json() if as_json else shown(str(found), lines=True))
     keep(opened, found)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.errors import MasklakeError
+from pipeline.harmless import without_secrets
 
 Colour = tuple[int, int, int]
 
@@ -138,7 +139,7 @@ def write(
 ) -> int:
     """Write one line, shortened in the middle to `width` pixels, and return its own width."""
     letters = font(size)
-    line = shorten(plain(text), letters, width)
+    line = shorten(plain(without_secrets(text)), letters, width)
     pen.text(at, line, colour, letters)
     return round(letters.getlength(line))
 

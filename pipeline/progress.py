@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from pipeline.events import JsonLines
+from pipeline.harmless import shown
 
 LINE_SECONDS = 10.0
 
@@ -88,7 +89,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        self._console.print(shown(text), soft_wrap=True, markup=False, highlight=False)
 
     def listed(self, images: int) -> None:
         """Print the count when it is time."""
@@ -148,7 +149,7 @@ class Bar:
 
     def say(self, text: str) -> None:
         """Print one line above the bar."""
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        self._console.print(shown(text), soft_wrap=True, markup=False, highlight=False)
 
     def listed(self, images: int) -> None:
         """Show the count."""

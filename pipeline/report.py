@@ -7,6 +7,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from pipeline.harmless import without_secrets
 from pipeline.inventory import Plan
 from pipeline.progress import duration
 from pipeline.table import Table
@@ -86,7 +87,7 @@ class Summary:
 
     def to_json(self) -> bytes:
         """Return the summary as it is kept in the run's folder."""
-        return json.dumps(asdict(self), indent=2).encode()
+        return without_secrets(json.dumps(asdict(self), indent=2)).encode()
 
     def __str__(self) -> str:
         if self.run_id is None:

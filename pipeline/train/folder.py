@@ -10,6 +10,7 @@ from typing import Any, Final
 from pipeline import storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError
+from pipeline.harmless import without_secrets
 from pipeline.train.config import ELSEWHERE, FinetuneConfig
 from pipeline.train.state import States
 
@@ -31,7 +32,7 @@ def claim(out: str, config: FinetuneConfig) -> str:
                 "repeat it as it was, or use another --out"
             )
     folder = f"{out}/{HOME}/{config.id}"
-    storage.write(f"{folder}/{TOLD}", json.dumps(now, indent=2).encode(), config.storage)
+    storage.write(f"{folder}/{TOLD}", without_secrets(json.dumps(now, indent=2)).encode(), config.storage)
     return folder
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from pipeline.events import JsonLines
+from pipeline.harmless import shown
 from pipeline.progress import LINE_SECONDS, duration, new_bar
 
 
@@ -45,7 +46,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        self._console.print(shown(text), soft_wrap=True, markup=False, highlight=False)
 
     def listed(self, images: int) -> None:
         """Print the count when it is time."""
@@ -85,7 +86,7 @@ class Bar:
 
     def say(self, text: str) -> None:
         """Print one line above the bar."""
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        self._console.print(shown(text), soft_wrap=True, markup=False, highlight=False)
 
     def listed(self, images: int) -> None:
         """Show the count."""

@@ -6,6 +6,8 @@ import re
 import pytest
 
 from flows import page
+from pipeline.drift import Drift, Shift
+from pipeline.pick import Picked
 
 
 @pytest.mark.parametrize(
@@ -17,9 +19,28 @@ def test_keys_are_what_prefect_takes(uri: str) -> None:
 
 
 def test_names_are_shown_as_text() -> None:
-    """An object's name may be anything."""
-    assert page.plain("<script>alert(1)</script>|`x`") == (
-        "&lt;script&gt;alert(1)&lt;/script&gt;&#124;&#96;x&#96;"
+    """An object's name may be anything: no HTML, no Markdown, no order to a terminal, no secret."""
+    assert page.plain("<script>alert(1)</script>|`x`") == (r"&lt;script&gt;alert\(1\)&lt;/script&gt;\|\`x\`")
+    assert page.plain("![x](https://host/pixel.png)") == r"\!\[x\]\(https\://host/pixel.png\)"
+    assert page.plain("a\n\x1b[2J\u202eb") == r"a\\n\\x1b\[2J\\u202eb"
+    assert page.plain("https://user:sword@host/a?sig=sword") == r"https\://…\@host/a?sig=…"
+
+
+def test_drift_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of classes come from a checkpoint: they end no block of code, and name no picture to fetch."""
+    told: list[str] = []
+    monkeypatch.setattr(page, "_quiet_until", [0.0])
+    monkeypatch.setattr(page, "create_markdown_artifact", lambda text, **_: told.append(text))
+    shift = Shift(
+        feature="share of ```![x](http://h)", before=0.0, now=1.0, psi=9.0, ks=1.0, p_value=0.0, drifted=True
+    )
+    drift = Drift(table="s3://b/masks", run_id="r", images=1, earlier=["q"], earlier_images=1, shifts=[shift])
+    name = "s3://b/|x|\n[a](b).png"
+    picked = Picked(uri=name, score=1.0, feature="share of <b>", value=1.0, usual=(0.0, 0.0))
+    page.show_drift(drift, [picked])
+    assert told[0].count("```") == 2
+    assert told[0].splitlines()[-1] == (
+        r"| s3\://b/\|x\|\\n\[a\]\(b\).png | 1.0 | share of &lt;b&gt; 1.000, usually 0.000 to 0.000 |"
     )
 
 
