@@ -13,6 +13,7 @@ import typer
 
 from pipeline.errors import InterruptedRun, MasklakeError
 from pipeline.events import JsonLines
+from pipeline.harmless import shown
 
 P = ParamSpec("P")
 
@@ -63,8 +64,3 @@ def _local(error: OSError) -> str:
 def _tell(error: Exception, transient: bool, options: Mapping[str, object]) -> None:
     if options.get("as_json"):
         JsonLines().tell("error", type=type(error).__name__, text=str(error), transient=transient)
-
-
-def shown(text: str) -> str:
-    """Return text that is harmless on a terminal: what cannot be printed is escaped."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

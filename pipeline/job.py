@@ -43,6 +43,7 @@ from pipeline.errors import (
     StalledError,
     StorageError,
 )
+from pipeline.harmless import without_secrets
 from pipeline.inventory import Plan, check_places, left_over, make_plan, nothing_seen
 from pipeline.lease import watched
 from pipeline.meters import MeteredSegmentBlock, Meters
@@ -114,7 +115,8 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
             palette=tuple(c.colour for c in checkpoint.classes),
         )
         described = {"config": config.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
-        table.write_run_file(labels.run_id, "config.json", json.dumps(described, indent=2).encode())
+        kept = without_secrets(json.dumps(described, indent=2))  # who reads the table may read it
+        table.write_run_file(labels.run_id, "config.json", kept.encode())
         table.delete_failures(plan.outdated, recipe.id)
         reporter.started(plan.todo)
         with (
@@ -306,13 +308,18 @@ class _Run:
                 self._commit(waiting)
                 waiting, last_commit = [], time.monotonic()
             stalled = now - last_move > self.config.run.stall_seconds
-            if signals.received or stalled:
+            if signals.received or signals.lost or stalled:
                 self._commit([*waiting, *self._rest(results)])
             if signals.received:
                 raise InterruptedRun(
                     signals.received,
                     f"stopped{signals.why}: {self.committed:,} images of this run are in {self.table.uri}; "
                     "the same command goes on from there",
+                )
+            if signals.lost:
+                raise ClusterError(
+                    f"{signals.lost}: {self.committed:,} images of this run are in {self.table.uri}; "
+                    "the same command goes on from there, on a cluster that is up"
                 )
             if stalled:
                 raise StalledError(

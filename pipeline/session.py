@@ -3,11 +3,13 @@
 Who else imports ray, tests/unit/test_imports.py lists (ONLY_IN).
 """
 
+import atexit
 import contextlib
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -17,12 +19,19 @@ from types import FrameType
 from typing import Any, Final, Self
 
 from pipeline.errors import ClusterError, InterruptedRun
+from pipeline.harmless import without_secrets
 
 SPARE_CPUS: Final = 1  # that Ray is told of beside the cores: it wants a whole one for cutting the plan
 START_TRIES: Final = (
     3  # of a Ray on this machine: a busy one may need more than the 30 s that Ray gives itself
 )
 STREAM_END_SECONDS: Final = 30.0  # that Ray Data has to stop its tasks
+HEAD_LOOK_SECONDS: Final = 3.0  # between two looks at the head, and that it has to answer
+GCS_TIMEOUT: Final = (
+    "RAY_gcs_rpc_server_reconnect_timeout_s"  # after it Ray aborts a process without its head
+)
+GCS_SECONDS: Final = 60.0  # its default
+LAST_SECONDS: Final = 25.0  # that a run has to end by itself before Ray aborts it
 
 
 class Signals:
@@ -31,6 +40,7 @@ class Signals:
     def __init__(self) -> None:
         self.received = 0
         self.why = ""
+        self.lost = ""  # what has become of the cluster, if the run cannot go on there
         self._heard = False
         self._before: dict[int, Any] = {}
 
@@ -83,12 +93,57 @@ def ray_session(address: str | None, signals: Signals) -> Iterator[None]:
         _start_ray(address)
         signals.install()
     before = set(threading.enumerate())
+    with _head_watched(signals) if address and not joined else contextlib.nullcontext():
+        try:
+            yield
+        finally:
+            if signals.lost:
+                atexit.unregister(ray.shutdown)  # whom it asks is gone: it would wait until Ray aborts
+            else:
+                _end_streams(before)
+                if not joined:
+                    ray.shutdown()
+
+
+@contextlib.contextmanager
+def _head_watched(signals: Signals) -> Iterator[None]:
+    """Note in `signals` when the head of the cluster is gone: Ray waits for it, and then aborts the process.
+
+    Where the run does not end by that note, since it waits for Ray itself, it is ended here with its line.
+    """
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    limit = float(os.environ.get(GCS_TIMEOUT, GCS_SECONDS)) - LAST_SECONDS
+    over = threading.Event()
+
+    def watch() -> None:
+        answered = time.monotonic()
+        while not over.wait(HEAD_LOOK_SECONDS):
+            if _answers(address):
+                answered = time.monotonic()
+            elif time.monotonic() - answered > limit:
+                signals.lost = f"the head of the Ray cluster at {address} has not answered for {limit:.0f} s"
+                if not over.wait(LAST_SECONDS - 2 * HEAD_LOOK_SECONDS):
+                    sys.stderr.write(f"error: {signals.lost}; the same command goes on, on one that is up\n")
+                    sys.stderr.flush()
+                    os._exit(1)
+                return
+
+    threading.Thread(target=watch, daemon=True, name="masklake-head").start()
     try:
         yield
     finally:
-        _end_streams(before)
-        if not joined:
-            ray.shutdown()
+        over.set()
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), HEAD_LOOK_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def _start_ray(address: str | None) -> None:
@@ -235,4 +290,4 @@ def _standing(op: Any, state: Any, operators: Mapping[str, str]) -> str:
 def last_line(error: BaseException) -> str:
     """Return the line of an error's text that says what happened: the last one of a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
+    return without_secrets(lines[-1])[:300] if lines else type(error).__name__
