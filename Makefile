@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 PACKAGES := pipeline models flows tests
 
-.PHONY: help setup demo test test-slow test-gpu check format bench chaos train-nuclei train-nuclei-plain lock clean
+.PHONY: help setup demo test test-slow test-gpu check format bench chaos fuzz train-nuclei train-nuclei-plain lock clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ bench: $(READY) ## measure; prints tables of ratios
 chaos: $(READY) ## hurt runs in every way, and count what is lost, doubled or wrong; takes hours
 	$(BIN)/python -m tests.faults
 
+SECONDS ?= 600
+fuzz: $(READY) ## feed each reader of bytes with hostile ones (SECONDS=600 for each of the four)
+	for target in images masks manifests configs; do \
+	  $(BIN)/python -m tests.fuzz.$$target -max_total_time=$(SECONDS) || exit 1; \
+	done
+
 NUCLEI = $(BIN)/masklake finetune $(DATA) --split-file $(DATA)/split.csv --foreground nucleus --from-scratch \
   --crop 160 --micro-batch 16 --epochs 80 --validate-every 10
 
@@ -56,7 +62,7 @@ train-nuclei-plain: $(READY) ## the same without self-attention, for comparison
 
 lock: $(READY) ## write requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --extra demo --extra train --extra flows --extra dev --python-version 3.11 \
-	  --no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
+	  --no-strip-markers --no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment and what the demo and the benchmarks made
 	rm -rf .venv demo nuclei nuclei-plain bench-results build *.egg-info .mypy_cache .ruff_cache

@@ -176,7 +176,7 @@ def _read_tree(file: Path) -> dict[str, Any]:
         tree = json.loads(text) if form == "JSON" else tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"--config: there is no file {file}") from None
-    except (OSError, ValueError) as error:  # of UTF-8, TOML or JSON
+    except (OSError, ValueError, RecursionError) as error:  # of UTF-8, TOML or JSON
         raise ConfigError(f"--config: {file} is not readable as {form}: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"--config: {file} must hold an object with sections, got {type(tree).__name__}")

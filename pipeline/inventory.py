@@ -263,7 +263,10 @@ def _manifest(uri: str, config: StorageConfig) -> Iterator[list[ObjectInfo]]:
             f"{uri}: not readable as a manifest: {' '.join(str(error).split())[:200]}"
         ) from error
     if "uri" not in table.column_names:
-        raise ConfigError(f"{uri}: a manifest needs a column 'uri', found: {', '.join(table.column_names)}")
+        found = " ".join(", ".join(table.column_names).split())[:200]  # a file of another kind has any names
+        raise ConfigError(f"{uri}: a manifest needs a column 'uri', found: {found}")
+    if twice := [name for name in MANIFEST_TYPES if table.column_names.count(name) > 1]:
+        raise ConfigError(f"{uri}: a manifest needs one column {twice[0]!r}, it has more")
     known = {"etag", "size_bytes"} <= set(table.column_names)
     for batch in table.to_batches(max_chunksize=4096):
         uris = [_object_uri(value, uri) for value in batch["uri"].to_pylist()]
@@ -286,11 +289,11 @@ def _manifest_table(uri: str, data: bytes) -> pa.Table:
         table = pa.table({"uri": pa.array([line for line in lines if line.strip()], pa.string())})
     for index, name in enumerate(table.column_names):
         if name in MANIFEST_TYPES:
-            table = table.set_column(index, name, table[name].cast(MANIFEST_TYPES[name]))
+            table = table.set_column(index, name, table.column(index).cast(MANIFEST_TYPES[name]))
     return table
 
 
 def _object_uri(value: str | None, manifest: str) -> str:
     if not value:
         raise ConfigError(f"{manifest}: has a row without a URI")
-    return value if "://" in value else f"file://{Path(value).expanduser().absolute()}"
+    return value if "://" in value else f"file://{storage.expanded(value).absolute()}"

@@ -23,8 +23,11 @@ import fsspec.asyn
 
 from pipeline.config import StorageConfig
 from pipeline.errors import FetchError, StorageError
+from pipeline.harmless import without_secrets
 
 TRIES = 4  # of one object, with a pause that doubles from 0.2 s
+PATIENCE: Final = 10  # times `storage.timeout`, for what is not one image: a page of a listing, a part, a checkpoint
+COLOURS: Final = re.compile("\x1b\\[[0-9;]*m|↳")  # delta-rs draws its errors as a tree
 DENIED: Final = "access denied"  # the problem of a StorageError where a right is missing
 CHANGED: Final = "the object changed after it was listed; the next run takes the new version"
 LOCAL_TAG: Final = re.compile(r"\d+-\d+")  # of ours: a manifest may name others
@@ -55,6 +58,17 @@ def canonical(uri: str) -> str:
     return f"{scheme}://{path.rstrip('/') or '/'}"
 
 
+def endpoint(config: StorageConfig) -> str | None:
+    """Return the endpoint of S3 that is named, if one is. Raises StorageError if it holds a password."""
+    named = config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL")
+    if named and "@" in named:
+        raise StorageError(
+            f"the endpoint {named} holds a user or password, which errors and logs would tell: name the host "
+            "alone, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    return named
+
+
 def filesystem(uri: str, config: StorageConfig) -> Any:
     """Return the fsspec file system that serves `uri`. Raises StorageError where there is none."""
     scheme, _ = split(uri)
@@ -63,7 +77,7 @@ def filesystem(uri: str, config: StorageConfig) -> Any:
         options = {
             "anon": config.anonymous,
             # Named here: fsspec keeps one file system for equal arguments, whatever the variables say now.
-            "endpoint_url": config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"),
+            "endpoint_url": endpoint(config),
             "use_listings_cache": False,
             "config_kwargs": {
                 "max_pool_connections": config.connections,
@@ -88,13 +102,28 @@ def filesystem(uri: str, config: StorageConfig) -> Any:
         ) from error
 
 
+def bounded(fs: Any, method: str, config: StorageConfig, *arguments: Any, **named: Any) -> Any:
+    """Return what a method of a file system does; one that waits for a store is given up after a while.
+
+    The client libraries try each request again, and each try again waits: without an end of our own a store
+    that is silent, or sends a byte now and then, would be waited for much longer than anybody expects.
+    """
+    if not getattr(fs, "async_impl", False):
+        return getattr(fs, method)(*arguments, **named)
+    seconds = PATIENCE * config.timeout
+    try:
+        return getattr(fs, method)(*arguments, **named, timeout=seconds)
+    except fsspec.asyn.FSTimeoutError as error:
+        raise TimeoutError(f"no answer within {seconds:g} s, {PATIENCE} times storage.timeout") from error
+
+
 # ---------------------------------------------------------------- read
 
 
 def read(uri: str, config: StorageConfig) -> bytes:
     """Return one whole object. Raises FileNotFoundError, or StorageError for anything else."""
     try:
-        data: bytes = filesystem(uri, config).cat_file(_address(uri))
+        data: bytes = bounded(filesystem(uri, config), "cat_file", config, _address(uri))
     except (FileNotFoundError, StorageError):
         raise
     except NotADirectoryError as error:
@@ -115,7 +144,9 @@ def read_version(uri: str, config: StorageConfig) -> tuple[bytes, str]:
         return data, content_tag(data)
     fs = filesystem(uri, config)
     try:
-        version: tuple[bytes, str] = fsspec.asyn.sync(fs.loop, _get_s3, fs, path)
+        version: tuple[bytes, str] = fsspec.asyn.sync(
+            fs.loop, _get_s3, fs, path, timeout=PATIENCE * config.timeout
+        )
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -286,7 +317,7 @@ def write(uri: str, data: bytes, config: StorageConfig) -> None:
         if scheme == "file":
             _write_local(Path(path), data)
         else:
-            filesystem(uri, config).pipe_file(path, data)
+            bounded(filesystem(uri, config), "pipe_file", config, path, data)
     except StorageError:
         raise
     except Exception as error:
@@ -301,7 +332,7 @@ def upload(file: Path, uri: str, config: StorageConfig) -> None:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, path)
         else:
-            filesystem(uri, config).put_file(str(file), path)
+            bounded(filesystem(uri, config), "put_file", config, str(file), path)
     except StorageError:
         raise
     except Exception as error:
@@ -325,7 +356,7 @@ def _write_local(path: Path, data: bytes) -> None:
 def delete(uri: str, config: StorageConfig) -> None:
     """Remove one object, if it is there. Raises StorageError."""
     try:
-        filesystem(uri, config).rm_file(_address(uri))
+        bounded(filesystem(uri, config), "rm_file", config, _address(uri))
     except FileNotFoundError:
         return
     except Exception as error:
@@ -346,7 +377,7 @@ def names_under(uri: str, config: StorageConfig) -> list[str]:
     """Return the sorted names directly under a folder or prefix; empty if there is no such thing."""
     fs = filesystem(uri, config)
     try:
-        entries = fs.ls(_address(uri), detail=False)
+        entries = bounded(fs, "ls", config, _address(uri), detail=False)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except Exception as error:
@@ -374,8 +405,9 @@ def abilities(folder: str, config: StorageConfig) -> Abilities:
     bucket, _, key = f"{path}/.probe-{uuid.uuid4().hex}".partition("/")
     try:
         try:
-            fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"12", IfNoneMatch="*")
-            part = fs.call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
+            put = {"Bucket": bucket, "Key": key, "Body": b"12", "IfNoneMatch": "*"}
+            bounded(fs, "call_s3", config, "put_object", **put)
+            part = bounded(fs, "call_s3", config, "get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
             parts = part["ResponseMetadata"]["HTTPStatusCode"] == 206
             fenced = _refuses_second(fs, bucket, key)
         except Exception:
@@ -434,7 +466,7 @@ def server_time(uri: str, config: StorageConfig) -> datetime | None:
     fs = filesystem(uri, config)
     answer: Any
     try:
-        answer = fs.call_s3("head_bucket", Bucket=split(uri)[1].partition("/")[0])
+        answer = bounded(fs, "call_s3", config, "head_bucket", Bucket=split(uri)[1].partition("/")[0])
     except Exception as error:
         answer = next(_answers(error), None)
         if answer is None:
@@ -507,5 +539,5 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:300]
+    text = without_secrets(" ".join(COLOURS.sub("", str(error)).split()))[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -88,6 +88,8 @@ def test_a_missing_or_binary_file_is_a_clear_error(tmp_path: Path) -> None:
         load_config(tmp_path / "job.toml", NEEDED)
     with pytest.raises(ConfigError, match="not readable as TOML"):
         load_config(tmp_path, NEEDED)  # a folder
+    with pytest.raises(ConfigError, match=r"not readable as TOML: maximum recursion depth"):
+        load_config(write(tmp_path, f"table = {'[' * 10_000}"), NEEDED)
 
 
 def test_json_is_taken_too(tmp_path: Path) -> None:

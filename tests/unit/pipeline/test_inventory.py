@@ -307,6 +307,14 @@ def test_a_manifest_can_know_the_versions(tmp_path: Path, kind: str) -> None:
     assert rows == [("a.png", "00123", 5), ("b.png", "1e5", 7), ("c.png", "", 0)]
 
 
+def test_a_manifest_may_name_the_folder_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home folder that cannot be found is a name like any other, and becomes a failed row."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.txt").write_bytes(b"~nobody-here/a.png\n~a\0b/c.png\n")
+    plan = plan_of(tmp_path / "m.txt", tmp_path / "run")
+    assert names(plan, tmp_path) == ["~a\0b/c.png", "~nobody-here/a.png"]
+
+
 def test_text_manifests_forgive_how_they_were_written(tmp_path: Path) -> None:
     """A byte order mark, Windows line ends and empty lines are no part of a name; blanks within are."""
     write(tmp_path, "a.png", "b c.png")
@@ -320,6 +328,8 @@ def test_text_manifests_forgive_how_they_were_written(tmp_path: Path) -> None:
     [
         ("m.csv", b"url,size\nx,1\n", "needs a column 'uri', found: url, size"),
         ("m.csv", b"uri,etag,size_bytes\nx,1,many\n", "not readable as a manifest.*many"),
+        ("m.csv", b"uri,uri\nx,y\n", "needs one column 'uri', it has more"),
+        ("m.csv", b'"a\nb",etag\nx,y\n', "needs a column 'uri', found: a b, etag"),
         ("m.csv", b"", "not readable as a manifest"),
         ("m.csv", b"uri\n\xff\xfe\n", "not readable as a manifest"),
         ("m.csv", b"uri,etag\n,1\n", "has a row without a URI"),

@@ -79,6 +79,8 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert storage.canonical(spelling) == expected
     assert storage.canonical("s3://bucket/a/") == "s3://bucket/a"
     assert storage.canonical("/") == "file:///"
+    for nobody in ("~nobody-here/x", "~a\0b/x"):
+        assert storage.canonical(nobody) == f"file://{tmp_path}/{nobody}"
 
 
 def test_a_store_that_nobody_serves_is_refused_clearly() -> None:
@@ -89,6 +91,9 @@ def test_a_store_that_nobody_serves_is_refused_clearly() -> None:
         storage.filesystem("gs://bucket/x", LOCAL)
     with pytest.raises(StorageError, match=r"pip install 'masklake\[azure\]'"):
         storage.filesystem("az://bucket/x", LOCAL)
+    for scheme in ("zip", "reference"):  # fsspec serves them, but not by an address alone
+        with pytest.raises(StorageError, match=rf"{scheme}:// cannot be used: .*; use s3, gs"):
+            storage.filesystem(f"{scheme}://x", LOCAL)
 
 
 def test_hostile_names_are_listed_and_read_as_they_are(tmp_path: Path) -> None:
