@@ -42,7 +42,7 @@ def lose(ground: Ground, chance: random.Random, *, head: bool) -> Trial:
             before=tuple(hosts.on(2)),  # not on the head, which dies
         )
         started = time.monotonic()
-        with there.running(table, tell=told.file) as command:
+        with there.running(table, tell=told.file, host="10.77.0.12") as command:
             images = chance.randint(1, len(own.expected) * 2 // 3)
             command.until(lambda: told.count("network") >= images, f"{images} images")
             hosts.kill(1 if head else 3)

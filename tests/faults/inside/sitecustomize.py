@@ -7,6 +7,8 @@ MASKLAKE_FAULT_HUGE=TEXT        decoding bytes that contain TEXT takes MASKLAKE_
 MASKLAKE_FAULT_NETWORK=HOW      an image whose first pixel is MARK lets the network die | raise | nan | hang;
                                 memory: as if a GPU held no more than four tiles at once
 MASKLAKE_FAULT_SLEEP=SECONDS    the network sleeps so long for each image, and computes nothing
+MASKLAKE_FAULT_HOST=ADDRESS     the driver joins Ray's node of this address: by itself Ray takes the head's,
+                                where it sees the processes of several hosts
 MASKLAKE_FAULT_TELL=FILE        each moment that is passed adds a line to FILE: its name, the pid, a count
 MASKLAKE_FAULT_WAIT=MOMENT      at this moment, a process waits a little: time to kill it there
 
@@ -32,6 +34,7 @@ HUGE = os.environ.get("MASKLAKE_FAULT_HUGE", "").encode()
 HUGE_BYTES = int(os.environ.get("MASKLAKE_FAULT_HUGE_BYTES", "0"))
 NETWORK = os.environ.get("MASKLAKE_FAULT_NETWORK", "")
 SLEEP = float(os.environ.get("MASKLAKE_FAULT_SLEEP", "0"))
+HOST = os.environ.get("MASKLAKE_FAULT_HOST", "")
 TELL = os.environ.get("MASKLAKE_FAULT_TELL", "")
 WAIT = os.environ.get("MASKLAKE_FAULT_WAIT", "")
 
@@ -143,6 +146,15 @@ def failing(module: ModuleType) -> None:
     around(module.__dict__["Segmenter"], "_forward", forward)
 
 
+def joining(module: ModuleType) -> None:
+    """Let the driver join the node of one address."""
+
+    def choose(original: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        return original(*arguments, **options | {"node_ip_address": HOST})
+
+    around(module, "get_node_to_connect_for_driver", choose)
+
+
 # ---------------------------------------------------------------- moments
 
 
@@ -223,6 +235,7 @@ WISHES: list[tuple[object, str, Callable[[ModuleType], None]]] = [
     (SLOW or POISON or HUGE, "pipeline.decode", decoding),
     (SLEEP, "pipeline.predict", sleeping),
     (NETWORK, "pipeline.predict", failing),
+    (HOST, "ray._private.services", joining),
     (TELL, "pipeline.listing", tell_listing),
     (TELL, "pipeline.decode", tell_decode),
     (TELL, "pipeline.predict", tell_network),
