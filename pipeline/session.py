@@ -81,6 +81,7 @@ def ray_session(address: str | None, signals: Signals) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a Ray is started here or not at all
+    os.environ.setdefault("RAY_task_oom_retries", "2")  # by itself Ray tries again for ever, ever more slowly
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what concerns an image becomes its row
     import ray
     import ray.data  # its loggers exist from here on
