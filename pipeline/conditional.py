@@ -34,7 +34,7 @@ def write_new(uri: str, data: bytes, config: StorageConfig) -> None:
                 raise FileExistsError(uri)
             _put(uri, data, config, IfNoneMatch="*")
         else:
-            storage.filesystem(uri, config).pipe_file(path, data, mode="create")
+            storage.bounded(storage.filesystem(uri, config), "pipe_file", config, path, data, mode="create")
     except FileExistsError as error:
         raise FileExistsError(uri) from error
     except ConflictError as error:
@@ -91,7 +91,7 @@ def _put(uri: str, data: bytes, config: StorageConfig, **condition: str) -> None
     bucket, _, key = storage.split(uri)[1].partition("/")
     fs: Any = storage.filesystem(uri, config)
     try:
-        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
+        storage.bounded(fs, "call_s3", config, "put_object", Bucket=bucket, Key=key, Body=data, **condition)
     except Exception as error:
         gone = isinstance(error, FileNotFoundError) and "NoSuchKey" in repr(error.__cause__)
         if not (gone or storage.refused(error)):

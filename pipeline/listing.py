@@ -42,10 +42,10 @@ def list_objects(uri: str, config: StorageConfig) -> Iterator[list[ObjectInfo]]:
     lister = {"s3": _list_s3, "file": _list_local}.get(scheme, _list_walk)
     found = False
     try:
-        for page in lister(fs, path):
+        for page in lister(fs, path, config):
             found = found or bool(page)
             yield page
-        if not found and (single := _stat(fs, scheme, uri)):
+        if not found and (single := _stat(fs, scheme, uri, config)):
             yield [single]
     except Exception as error:
         raise storage.explain(error, uri) from error
@@ -62,7 +62,7 @@ def stat_many(uris: Sequence[str], config: StorageConfig) -> list[ObjectInfo | N
     def one(uri: str) -> ObjectInfo | None:
         scheme = storage.split(uri)[0]
         try:
-            return _stat(systems[scheme], scheme, uri)
+            return _stat(systems[scheme], scheme, uri, config)
         except PermissionError:
             return None
         except Exception as error:
@@ -72,14 +72,14 @@ def stat_many(uris: Sequence[str], config: StorageConfig) -> list[ObjectInfo | N
         return list(pool.map(one, uris))
 
 
-def _stat(fs: Any, scheme: str, uri: str) -> ObjectInfo | None:
+def _stat(fs: Any, scheme: str, uri: str, config: StorageConfig) -> ObjectInfo | None:
     path = storage.split(uri)[1]
     try:
         if scheme == "file":
             return _local_object(Path(path)) if Path(path).is_file() else None
         if scheme == "s3" and "/" not in path.strip("/"):
             return None
-        info = fs.info(path if scheme not in ("http", "https") else uri)
+        info = storage.bounded(fs, "info", config, path if scheme not in ("http", "https") else uri)
     except FileNotFoundError:
         return None
     return None if info["type"] == "directory" else _object(uri, info)
@@ -105,7 +105,7 @@ def _local_object(path: Path) -> ObjectInfo:
     return ObjectInfo(uri, storage.local_tag(status), status.st_size, modified)
 
 
-def _list_local(_fs: Any, path: str) -> Iterator[list[ObjectInfo]]:
+def _list_local(_fs: Any, path: str, _config: StorageConfig) -> Iterator[list[ObjectInfo]]:
     if not Path(path).exists():
         raise FileNotFoundError(path)
 
@@ -123,20 +123,21 @@ def _list_local(_fs: Any, path: str) -> Iterator[list[ObjectInfo]]:
         yield page
 
 
-def _list_walk(fs: Any, path: str) -> Iterator[list[ObjectInfo]]:
+def _list_walk(fs: Any, path: str, _config: StorageConfig) -> Iterator[list[ObjectInfo]]:
     """List any fsspec store folder by folder."""
     for _, _, files in fs.walk(path, detail=True):
         yield [_object(fs.unstrip_protocol(info["name"]), info) for info in files.values()]
 
 
-def _list_s3(fs: Any, path: str) -> Iterator[list[ObjectInfo]]:
+def _list_s3(fs: Any, path: str, config: StorageConfig) -> Iterator[list[ObjectInfo]]:
     """List with ListObjectsV2: s3fs's own `find` would hold every object in memory."""
     bucket, _, key = path.strip("/").partition("/")
 
     def pages(prefix: str, delimiter: str = "") -> Iterator[dict[str, Any]]:
         more: dict[str, str] = {"Delimiter": delimiter} if delimiter else {}
         while True:
-            page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+            more |= {"Bucket": bucket, "Prefix": prefix}
+            page = storage.bounded(fs, "call_s3", config, "list_objects_v2", **more)
             yield page
             if not page.get("IsTruncated"):
                 return

@@ -26,7 +26,7 @@ from pipeline.errors import FetchError, StorageError
 from pipeline.harmless import without_secrets
 
 TRIES = 4  # of one object, with a pause that doubles from 0.2 s
-PATIENCE: Final = 10  # times `storage.timeout`, for what is not one image: a page of a listing, a part, a checkpoint
+PATIENCE: Final = 10  # times `storage.timeout`, for what is not one image: a listing's page, a part, a plan
 COLOURS: Final = re.compile("\x1b\\[[0-9;]*m|↳")  # delta-rs draws its errors as a tree
 DENIED: Final = "access denied"  # the problem of a StorageError where a right is missing
 CHANGED: Final = "the object changed after it was listed; the next run takes the new version"
@@ -103,16 +103,23 @@ def filesystem(uri: str, config: StorageConfig) -> Any:
 
 
 def bounded(fs: Any, method: str, config: StorageConfig, *arguments: Any, **named: Any) -> Any:
-    """Return what a method of a file system does; one that waits for a store is given up after a while.
+    """Return what a method of a file system returns; one that waits for a store is given up after a while.
 
     The client libraries try each request again, and each try again waits: without an end of our own a store
     that is silent, or sends a byte now and then, would be waited for much longer than anybody expects.
     """
     if not getattr(fs, "async_impl", False):
         return getattr(fs, method)(*arguments, **named)
+    with _patience(config) as seconds:
+        return getattr(fs, method)(*arguments, **named, timeout=seconds)
+
+
+@contextlib.contextmanager
+def _patience(config: StorageConfig) -> Iterator[float]:
+    """Give the seconds for one call of a store; when they are over, the error says so."""
     seconds = PATIENCE * config.timeout
     try:
-        return getattr(fs, method)(*arguments, **named, timeout=seconds)
+        yield seconds
     except fsspec.asyn.FSTimeoutError as error:
         raise TimeoutError(f"no answer within {seconds:g} s, {PATIENCE} times storage.timeout") from error
 
@@ -144,9 +151,8 @@ def read_version(uri: str, config: StorageConfig) -> tuple[bytes, str]:
         return data, content_tag(data)
     fs = filesystem(uri, config)
     try:
-        version: tuple[bytes, str] = fsspec.asyn.sync(
-            fs.loop, _get_s3, fs, path, timeout=PATIENCE * config.timeout
-        )
+        with _patience(config) as seconds:
+            version: tuple[bytes, str] = fsspec.asyn.sync(fs.loop, _get_s3, fs, path, timeout=seconds)
     except FileNotFoundError:
         raise
     except Exception as error:

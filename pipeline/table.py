@@ -38,6 +38,7 @@ COMMIT_TRIES: Final = 3  # of one commit, while the store does not answer
 RECENT: Final = 20  # commits among which one's own is looked for, whose answer was lost
 COMMITTED_HOURS: Final = 24  # after which nobody commits a part any more: it takes a run seconds
 DELETIONS: Final = 16  # at once
+REQUEST_RETRIES: Final = 10  # of one request, within `storage.timeout`
 STATISTICS: Final = ("image_id", "recipe")  # columns whose range per file lets readers skip files
 
 
@@ -514,8 +515,13 @@ def _delta_options(uri: str, config: StorageConfig) -> dict[str, str]:
     """Return delta-rs's storage options; it reads credentials from the usual environment variables."""
     if not uri.startswith("s3"):
         return {}
-    options = {}
-    endpoint = config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL")
+    options = {
+        "connect_timeout": f"{min(10.0, config.timeout):g}s",
+        "timeout": f"{config.timeout / 2:g}s",  # of one request, so that there is time for another
+        "max_retries": str(REQUEST_RETRIES),
+        "retry_timeout": f"{config.timeout:g}s",  # after which a request is not tried again; default: 180 s
+    }
+    endpoint = storage.endpoint(config)
     if endpoint:
         options["AWS_ENDPOINT_URL"] = endpoint
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"

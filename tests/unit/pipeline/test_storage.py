@@ -386,3 +386,25 @@ def test_a_store_out_of_reach_is_one_clear_error(monkeypatch: pytest.MonkeyPatch
             act()
     (failed,) = storage.read_many([Wanted("s3://bucket/a.png", "e")], config)
     assert isinstance(failed, FetchError)
+
+
+@pytest.mark.parametrize("endpoint", ["https://user:0p3n@host:9000", "https://0p3n@host"])
+def test_an_endpoint_holds_no_password(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By option or by variable: refused with where credentials go, and the line does not tell them."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    for config in (LOCAL, StorageConfig(endpoint_url=endpoint)):
+        with pytest.raises(StorageError, match="AWS_SECRET_ACCESS_KEY") as caught:
+            storage.read("s3://bucket/x", config)
+        assert "0p3n" not in str(caught.value)
+        assert "host" in str(caught.value)
+
+
+def test_what_is_said_of_an_object_holds_no_secret() -> None:
+    """Presigned URLs are addresses as others: errors name host and path, not what signs them."""
+    signed = "https://host/x.png?X-Amz-Signature=sword&part=1"
+    for error in (
+        storage.explain(ValueError(f"{'x' * 250} {signed}"), signed),
+        storage._fetch_error(ValueError(f"404, url='{signed}'")),
+        storage._fetch_error(ValueError(f"{'x' * 270} https://user:swordsword@host/")),
+    ):
+        assert "sword" not in str(error)

@@ -693,7 +693,8 @@ def test_delta_reaches_the_store_that_fsspec_reaches(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    found = table_module._delta_options("s3://bucket/masks", LOCAL)
+    told = table_module._delta_options("s3://bucket/masks", LOCAL)
+    found = {name: value for name, value in told.items() if name.startswith("AWS_")}
     endpoint = {"AWS_ENDPOINT_URL": variables["AWS_ENDPOINT_URL"]} if variables else {}
     assert found == options | endpoint
     assert table_module._delta_options("file:///masks", LOCAL) == {}
