@@ -48,6 +48,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for C channels
 _GREY_DEPTHS = (8, 10, 12, 14, 16)  # bits, as cameras have them
 _PNG_END = b"IEND\xaeB`\x82"  # the last chunk, with its constant checksum
 _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
 
 # A bad TIFF ends as an error that says why; the warnings that Pillow adds on the way would flood a run's log.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
@@ -72,7 +73,8 @@ def decode(data: bytes, *, channels: int, max_pixels: int, seconds: float = math
     A damaged JPEG or PNG that its codec reports as complete is taken as it comes.
 
     Raises:
-        LimitError: the header declares more than `max_pixels`, and no pixel was decoded; or reading takes
+        LimitError: the header declares more than `max_pixels`, of the image or of a TIFF's tile, and no pixel
+            was decoded; or reading takes
             longer than `seconds`, which is looked at whenever a codec asks for more bytes.
         DecodeError: anything else that makes the bytes unreadable. Running out of memory is not the image's
             fault and stays a MemoryError.
@@ -159,12 +161,17 @@ def _open(file: io.BytesIO, name: str) -> ImageFile.ImageFile:
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise LimitError(
-            f"image is {width:,} x {height:,} px = {width * height:,} pixels, "
-            f"the limit is {max_pixels:,} (--max-pixels)"
-        )
+    """Raise LimitError if the image, or a tile of it, is too large."""
+    sizes = {"image": image.size}
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # A tile is unpacked whole: of a few pixels in the corner of a giant one 65 KB of file made 256 MB.
+        sizes["tile"] = (image.tag_v2.get(_TIFF_TILE_WIDTH, 1), image.tag_v2.get(_TIFF_TILE_HEIGHT, 1))
+    for what, (width, height) in sizes.items():
+        if width * height > max_pixels:
+            raise LimitError(
+                f"{what} is {width:,} x {height:,} px = {width * height:,} pixels, "
+                f"the limit is {max_pixels:,} (--max-pixels)"
+            )
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageOps
 from pipeline.decode import MAX_MESSAGE, decode
 from pipeline.errors import ConfigError, DecodeError, LimitError
 from tests.faults.corpus.bombs import scan_bomb
+from tests.faults.corpus.pieces import grey_tiff
 
 LIMIT = 1_000_000  # pixels
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]
@@ -386,6 +387,14 @@ class TestLimit:
         with pytest.raises(LimitError, match=r"--max-pixels"):
             decode(header(size, size), channels=3, max_pixels=LIMIT)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32_000  # KiB
+
+    def test_a_giant_tile_of_a_tiny_image(self) -> None:
+        """A TIFF's tile is unpacked whole, and so is held to the limit as well."""
+        tile = {"t322": (4, 1, 16), "t324": (4, 1, 8), "t325": (4, 1, 256)}
+        small, giant = (grey_tiff(10, 10, bytes(256), t323=(4, 1, side), **tile) for side in (16, 1 << 24))
+        assert decode(small, channels=1, max_pixels=LIMIT).shape == (10, 10, 1)
+        with pytest.raises(LimitError, match=r"tile is 16 x 16,777,216 px .* \(--max-pixels\)"):
+            decode(giant, channels=1, max_pixels=LIMIT)
 
     def test_message(self) -> None:
         """The message gives width x height, the limit and the option."""
