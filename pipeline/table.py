@@ -35,6 +35,7 @@ REWRITE: Final = "masklake-rewrite"
 RUNS_FOLDER: Final = "_runs"  # Delta ignores folders that begin with an underscore
 COMPACT_BYTES: Final = 256 << 20  # a compacted file's size
 COMMIT_TRIES: Final = 3  # of one commit, while the store does not answer
+READ_TRIES: Final = 3  # of the rows, while their files are replaced
 RECENT: Final = 20  # commits among which one's own is looked for, whose answer was lost
 COMMITTED_HOURS: Final = 24  # after which nobody commits a part any more: it takes a run seconds
 DELETIONS: Final = 16  # at once
@@ -436,15 +437,18 @@ class Table:
         where: ds.Expression | None = None,
     ) -> pa.Table:
         """Return columns of the committed rows, of one run or of all."""
-        try:
-            self._delta.update_incremental()
-            files = [("run_id", "=", run_id)] if run_id else None
-            dataset = self._delta.to_pyarrow_dataset(file_pruning_predicate=files)
-            return dataset.to_table(
-                columns=columns if isinstance(columns, dict) else list(columns), filter=where
-            )
-        except (DeltaError, OSError) as error:
-            raise storage.explain(error, self.uri) from error
+        files = [("run_id", "=", run_id)] if run_id else None
+        chosen = columns if isinstance(columns, dict) else list(columns)
+        for attempt in range(READ_TRIES):
+            try:
+                self._delta.update_incremental()
+                dataset = self._delta.to_pyarrow_dataset(file_pruning_predicate=files)
+                return dataset.to_table(columns=chosen, filter=where)
+            except (DeltaError, OSError) as error:
+                # A compact may have replaced a file since, and removed it: the newest version has another.
+                if attempt == READ_TRIES - 1 or not isinstance(error, FileNotFoundError):
+                    raise storage.explain(error, self.uri) from error
+        raise AssertionError("unreachable")
 
     def done(self, recipe: str) -> pa.Table:
         """Return image_id, uri, status and error stage of every row under a recipe."""

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -249,6 +250,35 @@ def test_rows_of_one_run(table: Table, add: Callable[..., None]) -> None:
     add(table, "ok", "ab", run_id="run-1")
     add(table, "ok", "c", run_id="run-10")
     assert (ids(table, "run-1"), ids(table, "run-10"), ids(table, "run-2")) == ("ab", "c", "")
+
+
+def test_rows_are_read_again_where_their_files_were_replaced(
+    uri: str, table: Table, add: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads while another command compacts gets all rows, from the files that are there now."""
+    for name in "abc":
+        add(table, "ok", name)
+    dataset = DeltaTable.to_pyarrow_dataset
+
+    def then_compact(self: DeltaTable, **options: Any) -> Any:
+        opened = dataset(self, **options)
+        monkeypatch.undo()
+        Table.open(uri, LOCAL).compact(0)
+        return opened
+
+    monkeypatch.setattr(DeltaTable, "to_pyarrow_dataset", then_compact)
+    assert ids(table) == "abc"
+
+
+def test_a_file_that_is_gone_for_good_is_one_clear_error(
+    uri: str, table: Table, add: Callable[..., None]
+) -> None:
+    """Rows that somebody deleted beside us are not passed over in silence."""
+    add(table, "ok", "a")
+    for file in data_files(uri):
+        file.unlink()
+    with pytest.raises(StorageError, match=f"{uri}: not found"):
+        ids(table)
 
 
 def test_versions_are_newest_first(table: Table, add: Callable[..., None]) -> None:
