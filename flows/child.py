@@ -8,9 +8,10 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Full, Queue
 from typing import Any, Final
 
+MOST_LINES: Final = 10_000  # that wait to be heard; then the oldest are let go, and the command never waits
 REST_SECONDS: Final = 1.0  # for what is still in the pipe when the command has ended
 
 
@@ -37,16 +38,23 @@ class ChildProcess:
 
     def lines(self) -> Iterator[str]:
         """Yield what it prints until it ends; what it leaves behind may hold the pipe open longer."""
-        lines: Queue[str | None] = Queue()
+        lines: Queue[str | None] = Queue(MOST_LINES)
+
+        def put(line: str | None) -> None:
+            while True:
+                with contextlib.suppress(Full):
+                    return lines.put_nowait(line)
+                with contextlib.suppress(Empty):
+                    lines.get_nowait()
 
         def read() -> None:
             for line in self._process.stdout or ():
-                lines.put(line)
+                put(line)
 
         def end() -> None:
             self._process.wait()
             reader.join(REST_SECONDS)
-            lines.put(None)
+            put(None)
 
         reader = threading.Thread(target=read, daemon=True)
         for thread in (reader, threading.Thread(target=end, daemon=True)):

@@ -101,7 +101,7 @@ def start(
     arguments = [*arguments, "--json"]
     if cluster.address == LOCAL:
         return ChildProcess(arguments, config)
-    return RayJob(cluster.address, arguments, config, name, holder)
+    return RayJob(cluster.address, arguments, config, name, holder, cluster.silent_seconds)
 
 
 def parse(line: str) -> dict[str, Any]:

@@ -26,6 +26,9 @@ class ClusterConfig(Section):
         ge=1,
         description="a cluster's job whose flow is gone stops after so long, unless it is taken up",
     )
+    silent_seconds: float = Field(
+        600.0, ge=1, description="a cluster that does not answer for so long is lost: the flow tries again"
+    )
     stop_seconds: float = Field(25.0, gt=0, description="that a cancelled run has for its last commit")
 
     @field_validator("address")

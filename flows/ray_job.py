@@ -27,16 +27,27 @@ CODE: Final = (models, pipeline)  # that a job brings along
 BROUGHT: Final = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "MASKLAKE_REGISTRY")
 POLL_SECONDS: Final = 1.0  # between two questions to a cluster
 ANSWER_SECONDS: Final = 10.0  # in which a cluster must answer the first of them
+REQUEST_SECONDS: Final = 60.0  # and each of the others: one of them brings the code
+FOLLOW_SECONDS: Final = 120.0  # after which a connection is made anew: one whose other end is gone is silent
+MOST_CHUNKS: Final = 1000  # of output that wait to be heard
 
 
 class RayJob:
     """A command on a cluster; one of the same name that still runs is taken up again."""
 
     def __init__(
-        self, address: str, arguments: Sequence[str], config: Mapping[str, Any] | None, name: str, holder: str
+        self,
+        address: str,
+        arguments: Sequence[str],
+        config: Mapping[str, Any] | None,
+        name: str,
+        holder: str,
+        silent_seconds: float = 600.0,
     ) -> None:
         self._address = address
+        self._silent_seconds = silent_seconds  # a cluster that does not answer for so long is lost
         self._client = _client(address)
+        self._answered = time.monotonic()
         try:
             known = {job.submission_id: job for job in self._client.list_jobs() if job.submission_id}
             tries = [f"{name}-{number}" for number in range(len(known) + 1)]
@@ -67,7 +78,7 @@ class RayJob:
             )
 
     def lines(self) -> Iterator[str]:
-        """Yield what it prints, from its beginning on, until it ends."""
+        """Yield what it prints, from its beginning on, until it ends. Raises ClusterError if it is lost."""
         rest = ""
         for chunk in self._chunks():
             *whole, rest = (rest + chunk).split("\n")
@@ -76,7 +87,7 @@ class RayJob:
             yield rest
 
     def _chunks(self) -> Iterator[str]:
-        chunks: Queue[str | None] = Queue()
+        chunks: Queue[str | ClusterError | None] = Queue(MOST_CHUNKS)
         seen = 0  # characters: a connection that was lost begins anew
 
         def put(text: str) -> None:
@@ -94,14 +105,25 @@ class RayJob:
 
         def read() -> None:
             while self.wait(POLL_SECONDS) is None:
+                if time.monotonic() - self._answered > self._silent_seconds:
+                    chunks.put(
+                        ClusterError(
+                            f"{self._address} has not answered for {self._silent_seconds:g} s "
+                            f"(cluster.silent_seconds): what became of job {self._id} is not known"
+                        )
+                    )
+                    return
                 with contextlib.suppress(Exception):  # the connection was lost: the next one goes on
-                    asyncio.run(follow())
+                    asyncio.run(asyncio.wait_for(follow(), FOLLOW_SECONDS))
             with contextlib.suppress(Exception):  # what the last connection did not bring
                 put(self._client.get_job_logs(self._id)[seen:])
             chunks.put(None)
 
         threading.Thread(target=read, daemon=True, name="masklake-logs").start()
-        yield from iter(chunks.get, None)
+        while (chunk := chunks.get()) is not None:
+            if isinstance(chunk, ClusterError):
+                raise chunk
+            yield chunk
 
     def wait(self, seconds: float) -> int | None:
         """Return 0, or the code that it ended with; None if it did not end within so many seconds."""
@@ -109,6 +131,7 @@ class RayJob:
         while True:
             with contextlib.suppress(RuntimeError, ConnectionError, OSError):  # asked again
                 job = self._client.get_job_info(self._id)
+                self._answered = time.monotonic()
                 if job.status.is_terminal():
                     succeeded = job.status == "SUCCEEDED"
                     return 0 if succeeded else job.driver_exit_code or 1
@@ -140,7 +163,7 @@ def _client(address: str) -> Any:
         logging.getLogger(name).setLevel(logging.ERROR)  # they tell of each upload and each connection
     try:
         requests.get(address, timeout=ANSWER_SECONDS)  # Ray's client would wait for ever
-        client = JobSubmissionClient(address)
+        client = _bounded(JobSubmissionClient)(address)
     except AuthenticationError as error:
         raise ConfigError(
             f"{address} refused our token: RAY_AUTH_TOKEN_PATH must name a file with the cluster's, and "
@@ -157,6 +180,16 @@ def _client(address: str) -> Any:
             f"{address} runs Ray {there}, here is {ray.__version__}: install the same on both sides"
         )
     return client
+
+
+def _bounded(kind: Any) -> Any:
+    """Return a class of client whose requests end: Ray's own wait for ever."""
+
+    class Client(kind):  # type: ignore[misc] # Ray is imported late
+        def _do_request(self, *arguments: Any, **named: Any) -> Any:
+            return super()._do_request(*arguments, **{"timeout": REQUEST_SECONDS, **named})
+
+    return Client
 
 
 def _line(error: BaseException) -> str:

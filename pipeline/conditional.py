@@ -13,14 +13,18 @@ a refused write whose bytes are in place counts as done: write bytes that no oth
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConflictError, StorageError
+
+LOCK_SECONDS: Final = 30.0  # a file's lock is held for one small write
+LOCK_PAUSE: Final = 0.01  # between two tries
 
 
 def write_new(uri: str, data: bytes, config: StorageConfig) -> None:
@@ -121,6 +125,13 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file; it ends with the process at the latest. The empty lock file stays."""
     import fcntl  # not on Windows, where everything else works
 
+    deadline = time.monotonic() + LOCK_SECONDS
     with path.with_name(f".{path.name}.lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another process has held the lock {file.name} for {LOCK_SECONDS:g} s")
+            time.sleep(LOCK_PAUSE)
         yield

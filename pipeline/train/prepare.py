@@ -126,7 +126,7 @@ def _inspect(
     rows = FOUND.empty_table() if found.rows is None else found.rows
     left_out = "".join(f"; left out: {count:,} {why}" for why, count in found.left_out.items())
     say(f"{rows.num_rows:,} labelled images found{left_out}; looking at every one of them")
-    manifest = inspect_all(rows, reading, progress)
+    manifest = inspect_all(rows, reading, progress, config.workers.stall_seconds)
     check(manifest, found.classes)
     manifest = manifest.replace_schema_metadata({METADATA: _how_to_read(config, found.classes, manifest)})
     validation = manifest.filter(pc.equal(manifest["split"], "val"))

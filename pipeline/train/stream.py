@@ -8,8 +8,10 @@ Shape suffixes: B crops; H, W height and width in pixels; C channels; S side of 
 
 import functools
 import io
+import queue
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.config import StorageConfig
-from pipeline.errors import ImageError, StorageError
+from pipeline.errors import ImageError, StalledError, StorageError
 from pipeline.train.config import FinetuneConfig
 from pipeline.train.labelled import LabelledImage, Reading, inspect, read_labelled
 from pipeline.train.sampling import Sampler, cut
@@ -41,8 +43,13 @@ class CropSource:
     reading: Reading
 
 
-def inspect_all(found: pa.Table, reading: Reading, progress: Callable[[int], None]) -> pa.Table:
-    """Return the rows, of FOUND, as rows of MANIFEST, in the same order."""
+def inspect_all(
+    found: pa.Table, reading: Reading, progress: Callable[[int], None], stall_seconds: float
+) -> pa.Table:
+    """Return the rows, of FOUND, as rows of MANIFEST, in the same order.
+
+    Raises StalledError if no row comes for so many seconds.
+    """
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -58,14 +65,42 @@ def inspect_all(found: pa.Table, reading: Reading, progress: Callable[[int], Non
         batch_format="pyarrow",
         num_cpus=1,  # nothing else runs yet
     )
+    batches = stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     parts: list[pa.Table] = []
     done = 0
-    part: Any  # of pyarrow, as asked for
-    for part in stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    for part in _each_within(stall_seconds, batches):
         parts.append(part)
         done += part.num_rows
         progress(done)
     return pa.concat_tables(parts)
+
+
+def _each_within(seconds: float, items: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield what comes from another thread; raise StalledError if nothing comes for so many seconds."""
+    results: queue.Queue[pa.Table | BaseException | None] = queue.Queue(maxsize=64)
+
+    def iterate() -> None:
+        try:
+            for item in items:
+                results.put(item)
+            results.put(None)
+        except BaseException as error:  # handed over: raised by the reader
+            results.put(error)
+
+    threading.Thread(target=iterate, daemon=True, name="masklake-inspection").start()
+    while True:
+        try:
+            item = results.get(timeout=seconds)
+        except queue.Empty:
+            raise StalledError(
+                f"no image was inspected for {seconds:g} s: Ray has no place for it, or the store is silent; "
+                "--stall-timeout sets the limit"
+            ) from None
+        if isinstance(item, BaseException):
+            raise item
+        if item is None:
+            return
+        yield item
 
 
 def _inspect_rows(ids: pa.Table, rows: Any, reading: Reading) -> pa.Table:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.child import ChildProcess
+from flows.child import MOST_LINES, ChildProcess
 from flows.command import CommandError, Order, parse, run
 from flows.night import ClusterConfig
 from pipeline.config import StorageConfig
@@ -58,6 +58,21 @@ def test_what_it_says_is_heard(tmp_path: Path, script: Any) -> None:
     assert told["lease"]["seconds"] == CLUSTER.lease_seconds, "nobody could take a child process up again"
     assert "ray_address" not in told
     assert not (tmp_path / "lease.json").exists()
+
+
+def test_a_command_never_waits_for_whoever_hears_it(tmp_path: Path, script: Any) -> None:
+    """Lines that nobody takes are let go, the oldest first: the last, which say how it ended, are kept."""
+    script("import sys\nfor number in range(30_000): print(number)\nopen(sys.argv[1], 'w').close()")
+    end = tmp_path / "it ended"
+    command = ChildProcess([str(end)], None)
+    lines = command.lines()
+    first = next(lines)
+    assert command.wait(60) == 0
+    assert end.exists()
+    rest = list(lines)
+    assert first == "0\n"
+    assert rest[-1] == "29999\n"
+    assert len(rest) < 30_000 - MOST_LINES // 2, "some of them wait in the pipe meanwhile"
 
 
 ENDS = {

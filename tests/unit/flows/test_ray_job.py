@@ -1,12 +1,16 @@
 """What is said when a cluster's Jobs API cannot be used; its use is tested with a cluster."""
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
+from ray.job_submission import JobSubmissionClient
 
-from flows.ray_job import RayJob
+from flows import ray_job
+from flows.ray_job import REQUEST_SECONDS, RayJob
 from pipeline.errors import ClusterError, ConfigError, MasklakeError
 
 
@@ -71,6 +75,37 @@ def test_nobody_there(server: HTTPServer) -> None:
     with pytest.raises(ClusterError, match="no Jobs API of Ray answers") as raised:
         RayJob(address, ["segment"], {}, "name", "flow run 1")
     check(raised.value, address)
+
+
+class Gone:
+    """A client whose cluster does not answer any more."""
+
+    def get_job_info(self, _: str) -> None:
+        raise ConnectionError("nobody there")
+
+
+def test_a_cluster_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for so long, then the flow goes on without it, and may try again."""
+    monkeypatch.setattr(ray_job, "POLL_SECONDS", 0.01)
+    job = RayJob.__new__(RayJob)
+    job._address, job._id, job._client = "http://head:8265", "masklake-1", Gone()
+    job._silent_seconds, job._answered = 0.2, time.monotonic()
+    with pytest.raises(ClusterError, match=r"not answered for 0\.2 s \(cluster\.silent_seconds\)") as raised:
+        list(job.lines())
+    check(raised.value, "http://head:8265")
+
+
+def test_every_request_has_an_end() -> None:
+    """Ray's client would wait for ever."""
+    asked: list[dict[str, Any]] = []
+
+    class Client:
+        def _do_request(self, *_: object, **named: Any) -> None:
+            asked.append(named)
+
+    ray_job._bounded(Client)()._do_request("GET", "/api/jobs/", json_data=None)
+    assert asked == [{"timeout": REQUEST_SECONDS, "json_data": None}]
+    assert hasattr(JobSubmissionClient, "_do_request"), "its requests go through here"
 
 
 def check(error: MasklakeError, address: str) -> None:

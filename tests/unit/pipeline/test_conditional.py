@@ -154,3 +154,19 @@ def test_processes_lose_no_update(tmp_path: Path) -> None:
         racer.join(120)
     assert [racer.exitcode for racer in racers] == [0, 0, 0]
     assert storage.read(uri, LOCAL) == b"150"
+
+
+def test_a_lock_that_nobody_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that hangs with the lock is waited for so long, and the line names the lock."""
+    monkeypatch.setattr(conditional, "LOCK_SECONDS", 0.2)
+    uri = f"file://{tmp_path}/number"
+    conditional.write_new(uri, b"0", LOCAL)
+    _, tag = storage.read_version(uri, LOCAL)
+    with (
+        conditional._locked(tmp_path / "number"),
+        pytest.raises(StorageError, match=r"held the lock .*/\.number\.lock for 0\.2 s") as caught,
+    ):
+        conditional.replace(uri, b"1", tag, LOCAL)
+    assert caught.value.transient
+    conditional.replace(uri, b"1", tag, LOCAL)
+    assert storage.read(uri, LOCAL) == b"1"

@@ -1,18 +1,22 @@
 """The crops that a task makes: what training sees is what prediction will see."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from models.stretch import stretch
 from pipeline.config import DecodeConfig, StorageConfig
+from pipeline.errors import StalledError, StorageError
 from pipeline.train.config import FinetuneConfig, LabelledConfig, LabelsConfig
 from pipeline.train.labelled import Reading, inspect
 from pipeline.train.sources import find
-from pipeline.train.stream import CropSource, _make
+from pipeline.train.stream import CropSource, _each_within, _make
 
 SIDE = 32
 STORAGE = StorageConfig()
@@ -61,3 +65,27 @@ def test_crops_and_channel_means_are_of_stretched_images(
     assert means == pytest.approx(
         sorted(stretch(image, percentiles)[..., 0].mean() / 255 for image in dim), abs=1e-6
     )
+
+
+def test_an_inspection_that_stands_still_ends() -> None:
+    """Nothing came for so long: one line that names the option; errors and ends come through as they are."""
+    never = threading.Event()
+    table = pa.table({"id": [1]})
+
+    def stands_still() -> Iterator[pa.Table]:
+        yield table
+        never.wait()
+
+    found = _each_within(0.2, stands_still())
+    assert next(found) == table
+    with pytest.raises(StalledError, match=r"no image was inspected for 0\.2 s: .* --stall-timeout"):
+        next(found)
+    never.set()
+
+    def fails() -> Iterator[pa.Table]:
+        yield table
+        raise StorageError("s3://b: gone")
+
+    with pytest.raises(StorageError, match="gone"):
+        list(_each_within(60, fails()))
+    assert list(_each_within(60, [table] * 200)) == [table] * 200
