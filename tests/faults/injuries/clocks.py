@@ -54,14 +54,14 @@ def jump(ground: Ground, chance: random.Random, *, jumps: tuple[int, ...], local
             if local:
                 _passed(command, told, "network", chance.randint(1, 20))
             else:  # let it meet requests that are signed
-                _passed(command, told, "upload", 2)
+                _passed(command, told, "upload", 9)  # images: a part, and more
             set_clock(clock, seconds)
         result = command.result()
     return own.finish(table, started, [result], told=told)
 
 
 def _passed(command: Running, told: Told, moment: str, more: int) -> None:
-    """Wait until so many more of a moment have passed, or the command has ended, as it may at a wrong time."""
+    """Wait until so many more of a moment have passed, or the command has ended."""
     wanted = told.count(moment) + more
     wait_until(lambda: command.ended or told.count(moment) >= wanted, f"{moment} {wanted}")
 
