@@ -283,7 +283,8 @@ def _manifest_table(uri: str, data: bytes) -> pa.Table:
         table = pq.read_table(pa.BufferReader(data))
     elif uri.lower().endswith(".csv"):  # typed, lest an ETag of digits is read as a number
         options = pyarrow.csv.ConvertOptions(column_types=MANIFEST_TYPES)
-        table = pyarrow.csv.read_csv(io.BytesIO(data), convert_options=options)
+        quoted = pyarrow.csv.ParseOptions(newlines_in_values=True)  # a name may be more than a line
+        table = pyarrow.csv.read_csv(io.BytesIO(data), parse_options=quoted, convert_options=options)
     else:
         lines = [line.strip("\r") for line in data.decode("utf-8-sig").split("\n")]
         table = pa.table({"uri": pa.array([line for line in lines if line.strip()], pa.string())})

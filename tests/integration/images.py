@@ -7,20 +7,57 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+# Names that a file system can hold, as paths below a folder.
 HOSTILE_NAMES = (
     "with space.png",
     'it\'s "quoted".png',
     "<script>alert(1)<.png",
-    "100%2Fpercent%20.png",
+    "100%2Fpercent%20%.png",
+    "%2e%2e%2F%2e%2e%2Fetc.png",
     "hash#tag.png",
-    "what?.png",
+    "what?versionId=null&sig=x;y=+.png",
     "[x].png",
+    "[red]markup[/red](link).png",
     "*.png",
-    "🦠 cell.png",
-    "new\nline.png",
-    "-rf.png",
+    "{0}%s$HOME.png",
     "$(id)`id`.png",
+    "-rf.png",
+    "~.png",
+    "back\\slash.png",
+    "new\nline.png",
+    "return\r\ttab.png",
+    "\x1b[2J\x1b]0;title\x07\x08.png",
+    "\u202egnp.thgir ot tfel\u200f.png",
+    "zero\u200bwidth\ufeff.png",
+    "🦠👩\u200d🔬 cell.png",
+    "caf\u00e9.png",  # one letter
+    "cafe\u0301.png",  # two that look the same
+    "case.png",
+    "CASE.png",
+    "_leading.png",
+    ".hidden.png",
+    "CON.png",
+    "dots.../ spaces /x.png",
+    "run_id=x/status=ok/part-0.png",
+    "_delta_log/00000000000000000000.png",
+    "s3:/bucket/a.png",
+    "file:x.png",
+    "a::b.png",
+    f"{'x' * 251}.png",
 )
+# Keys that only an object store can hold.
+HOSTILE_KEYS = (
+    "../../evil.png",
+    "a/../../b.png",
+    "/abs.png",
+    "//host/share.png",
+    "./dot.png",
+    "a//b.png",
+    "..png",
+    "...png",
+    "https://host/x.png",
+)
+LONGEST_KEY = 1024  # bytes
 
 
 MARK = (1, 254, 3)  # RGB of the first pixel, on which the network fails: faults/inside/sitecustomize.py
