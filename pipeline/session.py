@@ -8,9 +8,11 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -21,6 +23,7 @@ from typing import Any, Final, Self
 from pipeline.errors import ClusterError, InterruptedRun
 from pipeline.harmless import without_secrets
 
+RAY_BYTES: Final = 16 << 20  # that Ray's files need at the least
 SPARE_CPUS: Final = 1  # that Ray is told of beside the cores: it wants a whole one for cutting the plan
 START_TRIES: Final = (
     3  # of a Ray on this machine: a busy one may need more than the 30 s that Ray gives itself
@@ -157,7 +160,20 @@ def _start_ray(address: str | None) -> None:
         ) from error
     except Exception as error:  # Ray raises a bare Exception where a node does not come up in time
         where = f"reached at {address}" if address else "started on this machine"
-        raise ClusterError(f"Ray cannot be {where}: {last_line(error)}") from error
+        why = (None if address else _lacks_space()) or last_line(error)
+        raise ClusterError(f"Ray cannot be {where}: {why}") from error
+
+
+def _lacks_space() -> str | None:
+    """Return why Ray cannot write its files here, or None if it can: it only tells what it waited for."""
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return f"{folder}, where its files are: {error.strerror}"
+    if free > RAY_BYTES:
+        return None
+    return f"no space left in {folder}, where its files are: free some, or set RAY_TMPDIR to another folder"
 
 
 def _join(address: str) -> None:

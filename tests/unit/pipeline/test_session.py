@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -178,3 +179,13 @@ def test_who_does_not_see_that_the_head_is_gone_is_ended(
             time.sleep(0.01)
     assert ended == [1]
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_full_disk_is_why_ray_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray itself only says for what it waited; a disk with space is no reason."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert session._lacks_space() is None
+    monkeypatch.setattr(session, "RAY_BYTES", 1 << 62)
+    assert f"no space left in {tmp_path}, where its files are" in str(session._lacks_space())
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "none"))
+    assert "No such file" in str(session._lacks_space())
