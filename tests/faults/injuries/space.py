@@ -19,6 +19,10 @@ from tests.faults.told import Told
 from tests.faults.trial import Trial
 
 DISK: Final = "64m"
+SCRATCH: Final = {
+    "Ray's files": ("RAY_TMPDIR",),
+    "Ray's and all temporary files": ("RAY_TMPDIR", "TMPDIR"),
+}
 SLOW: Final = 0.05  # seconds that each image takes longer, so that there is a middle of the run
 
 
@@ -70,10 +74,10 @@ def full_bucket(ground: Ground, chance: random.Random) -> Trial:
         return behind.finish(table, started, [result])
 
 
-def full_scratch(ground: Ground, chance: random.Random, *, early: bool) -> Trial:
-    """Fill the disk of Ray's folder and of the command's own temporary files, in mid-run or before it."""
+def full_scratch(ground: Ground, chance: random.Random, *, early: bool, names: tuple[str, ...]) -> Trial:
+    """Fill the disk of the folders that these variables name, in mid-run or before it."""
     with small_disk() as disk:
-        own = replace(ground, environment=ground.environment | {"RAY_TMPDIR": str(disk), "TMPDIR": str(disk)})
+        own = replace(ground, environment=ground.environment | dict.fromkeys(names, str(disk)))
         told, table = Told(ground.folder), own.new_table()
         if early:
             fill(disk)
@@ -93,8 +97,13 @@ def full_scratch(ground: Ground, chance: random.Random, *, early: bool) -> Trial
 INJURIES = [
     Injury("the table's disk is full in mid-run", 4, full_table),
     Injury("the bucket's quota is used up in mid-run", 2, full_bucket),
-    Injury(
-        "Ray's and the command's disk is full in mid-run", 2, functools.partial(full_scratch, early=False)
+    *(
+        Injury(
+            f"the disk of {what} is full {'before' if early else 'in mid-run'}",
+            1 if early else 2,
+            functools.partial(full_scratch, early=early, names=names),
+        )
+        for what, names in SCRATCH.items()
+        for early in (False, True)
     ),
-    Injury("Ray's and the command's disk is full before", 1, functools.partial(full_scratch, early=True)),
 ]
