@@ -125,7 +125,7 @@ def _node_environment(folder: Path, gpus: int) -> dict[str, str]:
     return clean_environment() | {
         "RAY": str(ray) if gpus else f"{commands}/ray",
         "PATH": f"{commands}:{os.environ['PATH']}",  # a job is started by `python`
-        "RAY_raylet_start_wait_time_s": "120",  # a busy machine needs more than the default
+        "RAY_raylet_start_wait_time_s": "300",  # a busy machine needs more than the default
     }
 
 
@@ -133,7 +133,7 @@ def _up(script: Path, folder: Path, count: int, cpus: int, environment: Mapping[
     with (folder / "up.log").open("wb") as log:  # not a pipe: the nodes would keep it open
         command = ["bash", str(script), "up", str(folder), str(count), str(cpus)]
         ended = subprocess.run(
-            command, env=dict(environment), check=False, timeout=240, stdout=log, stderr=log
+            command, env=dict(environment), check=False, timeout=900, stdout=log, stderr=log
         )
     if ended.returncode:
         logs = "\n".join(file.read_text()[-2000:] for file in folder.glob("*.log"))
