@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,8 +18,6 @@ from pipeline.errors import ConfigError
 from pipeline.harmless import shown
 
 if TYPE_CHECKING:
-    from prefect import State
-
     from flows.night import NightConfig
 
 HOME: Final = Path.home() / ".masklake"  # of Prefect's database
@@ -61,11 +59,12 @@ def run(
     place = (host, port, home or HOME)
     page = choose_server(*place)
     from flows.deployments import FLOWS, check_server, parameters
+    from flows.lost import run_to_the_end
 
     told = parameters(flow, night)
     with running_server(*place, typer.echo):
         check_server()
-        state = cast("State[Any]", FLOWS[flow](**told, return_state=True))
+        state = run_to_the_end(FLOWS[flow], told)
     ended = shown(f"{flow}: {state.message or state.name}", lines=True)
     typer.secho(ended, fg=None if state.is_completed() else "red")
     typer.echo(f"page: {page} (while a server runs there: masklake serve)")

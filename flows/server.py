@@ -27,6 +27,8 @@ SETTINGS: Final = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
+# What Prefect says while its database is away: worth to be asked again, which it does only for 503 by itself.
+AWAY: Final = ("PREFECT_CLIENT_RETRY_EXTRA_CODES", "500")
 
 
 class Server:
@@ -103,6 +105,7 @@ def choose_server(host: str, port: int, home: Path) -> str:
 
     This process's Prefect is told of it: import prefect only after this. Raises ConfigError for a bad home.
     """
+    os.environ.setdefault(*AWAY)
     if named := os.environ.get("PREFECT_API_URL"):
         return named.rstrip("/").removesuffix("/api")
     page = address(host, port)

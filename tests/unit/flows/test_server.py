@@ -23,6 +23,9 @@ def test_the_one_that_is_named_comes_first(tmp_path: Path) -> None:
     os.environ["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
     assert choose_server("127.0.0.1", 4200, tmp_path / "home") == "http://127.0.0.1:9"
     assert not (tmp_path / "home").exists()
+    assert os.environ["PREFECT_CLIENT_RETRY_EXTRA_CODES"] == "500", (
+        "a database that starts again is waited for"
+    )
     refused = pytest.raises(ClusterError, match=r"no Prefect server answers at .*:9/api: start it")
     with refused, running_server("127.0.0.1", 4200, tmp_path / "home", print):
         pass
