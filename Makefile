@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 PACKAGES := pipeline models flows tests
 
-.PHONY: help setup demo test test-slow test-gpu check format bench chaos fuzz train-nuclei train-nuclei-plain lock clean
+.PHONY: help setup demo test test-slow test-gpu check format bench chaos fuzz audit train-nuclei train-nuclei-plain lock clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,11 @@ train-nuclei-plain: $(READY) ## the same without self-attention, for comparison
 lock: $(READY) ## write requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --extra demo --extra train --extra flows --extra dev --python-version 3.11 \
 	  --no-strip-markers --no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
+
+# By uv, in an environment of its own: what is audited must not change with what audits it. Strict, because a
+# package that the service does not know would otherwise pass.
+audit: $(READY) ## ask for known vulnerabilities of what the lock lists; needs PyPI itself, not a mirror of it
+	$(BIN)/uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --requirement requirements.lock
 
 clean: ## remove the environment and what the demo and the benchmarks made
 	rm -rf .venv demo nuclei nuclei-plain bench-results build *.egg-info .mypy_cache .ruff_cache

@@ -77,12 +77,21 @@ def _stat(fs: Any, scheme: str, uri: str, config: StorageConfig) -> ObjectInfo |
     try:
         if scheme == "file":
             return _local_object(Path(path)) if Path(path).is_file() else None
-        if scheme == "s3" and "/" not in path.strip("/"):
-            return None
+        if scheme == "s3":
+            return _stat_s3(fs, uri, path, config)
         info = storage.bounded(fs, "info", config, path if scheme not in ("http", "https") else uri)
     except FileNotFoundError:
         return None
     return None if info["type"] == "directory" else _object(uri, info)
+
+
+def _stat_s3(fs: Any, uri: str, path: str, config: StorageConfig) -> ObjectInfo | None:
+    """Ask for one key as it is: s3fs's own `info` reads a version out of a name with ?versionId= in it."""
+    bucket, _, key = path.partition("/")
+    if not key.strip("/"):
+        return None
+    told = storage.bounded(fs, "call_s3", config, "head_object", Bucket=bucket, Key=key)
+    return _object(uri, {**told, "size": told["ContentLength"]})
 
 
 def _object(uri: str, info: dict[str, Any]) -> ObjectInfo:

@@ -16,7 +16,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from pipeline import cli, cli_errors, job
+from pipeline import cli, job
 from pipeline.config import JobConfig, SourceConfig, StorageConfig
 from pipeline.errors import ConcurrentRunError, InterruptedRun, StalledError, StorageError
 from pipeline.report import Summary
@@ -331,20 +331,3 @@ def test_a_sheet_that_cannot_be_written_is_one_line(masks: str, tmp_path: Path) 
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain name.png", "plain name.png"),
-        ("üñí🦠", "üñí🦠"),
-        ("a\nb\tc", r"a\nb\tc"),
-        ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
-        ("right\u202eleft", r"right\u202eleft"),
-        ("zero\u200bwidth", r"zero\u200bwidth"),
-        ("", ""),
-    ],
-)
-def test_shown_text_is_harmless(text: str, shown: str) -> None:
-    """What a terminal would obey, and what hides, is escaped; what can be read is left as it is."""
-    assert cli_errors.shown(text) == shown

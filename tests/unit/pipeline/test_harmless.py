@@ -29,6 +29,7 @@ def test_what_is_printable_stays_as_it_is() -> None:
     for name in ("zellen_ä_細胞.png", 'it\'s "x" & <b> #1 50%.png', "🦠.png", "a@b?c=d.png"):
         assert shown(name) == name
     assert shown("a\x1b[2J\n\u202eb\u200bc\t") == "a\\x1b[2J\\n\\u202eb\\u200bc\\t"
+    assert shown("") == ""
 
 
 @pytest.mark.parametrize(
