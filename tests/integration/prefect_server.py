@@ -39,6 +39,20 @@ class PrefectServer:
         found: list[dict[str, Any]] = self.ask("flow_runs/filter", asked)
         return found
 
+    def start(self, name: str) -> str:
+        """Start a run of a deployment, FLOW/NAME, as the page does; return its id."""
+        made = self.ask(f"deployments/{self.ask(f'deployments/name/{name}')['id']}/create_flow_run", {})
+        return str(made["id"])
+
+    def cancel(self, run_id: str) -> None:
+        """Cancel a flow run, as the page does."""
+        self.ask(f"flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+
+    def state(self, run_id: str) -> dict[str, Any]:
+        """Return the state of a flow run."""
+        state: dict[str, Any] = self.ask(f"flow_runs/{run_id}")["state"]
+        return state
+
     def artifacts(self, run_id: str) -> dict[str, dict[str, Any]]:
         """Return the artifacts of a flow run by their kind: keys are masklake-KIND-TABLE."""
         found = self.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
@@ -53,10 +67,10 @@ class PrefectServer:
 
 
 @contextlib.contextmanager
-def prefect_server(home: Path, **variables: str) -> Iterator[PrefectServer]:
+def prefect_server(home: Path, port: int | None = None, **variables: str) -> Iterator[PrefectServer]:
     """Run a Prefect server; on SQLite in `home` unless the variables name another database."""
     home.mkdir(parents=True, exist_ok=True)
-    port, log = free_port(), home / "server.log"
+    port, log = port or free_port(), home / "server.log"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
     with started(command, SETTINGS | {"PREFECT_HOME": str(home)} | variables, log) as process:
         page = f"http://127.0.0.1:{port}"
