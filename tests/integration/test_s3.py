@@ -44,7 +44,7 @@ def test_a_bucket_becomes_a_table(store: Store, checkpoint: Path, tmp_path: Path
             assert sum(row["class_pixels"]) == mask_HW.size
 
     again = run(*command, environment=store.environment | faults(no_ray=1))
-    assert again.stdout.startswith("nothing to do: 19 images listed"), again
+    assert again.stdout.startswith(f"nothing to do: {len(rows)} images listed"), again
 
     added = {f"{images}/scans/later/{number}.png" for number in range(2)}
     changed, deleted = sorted(wanted)[:2]
@@ -63,7 +63,7 @@ def test_a_bucket_becomes_a_table(store: Store, checkpoint: Path, tmp_path: Path
         assert compacted.code == 0, compacted
         assert sorted(map(str, rows_of(masks, reading))) == sorted(map(str, after))
         shown = run("show", masks, environment=store.environment)
-        assert "rows      22: 21 masks, 1 failures, 3 files" in shown.stdout, shown
+        assert f"rows      {len(after)}: {len(after) - 1} masks, 1 failures, 3 files" in shown.stdout, shown
 
 
 def test_a_store_is_asked_whether_it_can_hold_a_table(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
