@@ -63,6 +63,33 @@ def test_a_night_by_schedule(checkpoint: Path, tmp_path: Path) -> None:
     check_once_each(rows_of(table), {f"file://{path}" for path in (tmp_path / "images").iterdir()})
 
 
+def test_cancelled_in_the_page(checkpoint: Path, tmp_path: Path) -> None:
+    """The night ends as Cancelled, after a last commit; `serve` goes on, and its next run does the rest."""
+    images, table = write_images(tmp_path / "images", 40), tmp_path / "masks"
+    config = write_night(tmp_path / "scans.toml", tmp_path / "images", table, checkpoint)
+    page = PrefectServer(f"http://127.0.0.1:{free_port()}", tmp_path / "home")
+    place = ["--port", page.page.rpartition(":")[2], "--home", page.home]
+    with Running("serve", "--config", config, *place, environment=faults(slow=0.4)) as serving:
+        serving.until(lambda: answers(f"{page.page}/api/health"), "the page")
+        serving.until(lambda: len(page.ask("deployments/filter", {})) == 3, "the deployments")
+        night = page.start("nightly/scans")
+        serving.until(lambda: (table / "_delta_log").is_dir() and bool(rows_of(table)), "a commit")
+        page.cancel(night)
+        serving.until(lambda: page.state(night)["type"] == "CANCELLED", "the end of the night")
+        done = len(rows_of(table))
+        assert 0 < done < len(images)
+        assert page.runs(str(table), flow="segment")[0]["state"]["type"] == "CANCELLED"
+        assert not page.runs(str(table), flow="maintain"), "it was not asked for"
+        assert not (table / "_runs" / "_lease.json").exists(), "it was given back: nothing was killed"
+
+        rest = page.start("segment/scans")
+        serving.until(lambda: page.state(rest)["type"] == "COMPLETED", "the rest")
+        assert page.state(rest)["message"] == f"{len(images) - done} images, 0 failed"
+        serving.process.terminate()
+        assert serving.result().code == 0, serving.result()
+    check_once_each(rows_of(table), {f"file://{path}" for path in images})
+
+
 def pids(text: str) -> list[int]:
     """Return the processes whose command line holds a text."""
     found = subprocess.run(["pgrep", "-f", text], capture_output=True, text=True, check=False)
