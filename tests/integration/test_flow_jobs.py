@@ -90,6 +90,34 @@ def test_cancelled_killed_and_taken_up_again(
     assert not [job for job in jobs(head) if "SECRET" in json.dumps(job)]
 
 
+def test_cancelled_in_the_page(
+    night: Path, head: RayHead, prefect: PrefectServer, checkpoint: Path, tmp_path: Path
+) -> None:
+    """The job stops by itself after a last commit, within 30 s, and the run ends as Cancelled. The next one,
+    wherever it runs, does the rest."""
+    images, table = tmp_path / "images", tmp_path / "masks"
+    known = {job["submission_id"] for job in jobs(head)}
+    command = ["serve", "--config", night, "--name", tmp_path.name]
+    with Running(*command, environment=prefect.environment | head.environment) as serving:
+        name = {"deployments": {"name": {"any_": [tmp_path.name]}}}
+        serving.until(lambda: len(prefect.ask("deployments/filter", name)) == 3, "the deployments")
+        run_id = prefect.start(f"segment/{tmp_path.name}")
+        serving.until(lambda: (table / "_delta_log").is_dir() and bool(rows_of(table)), "a commit")
+        prefect.cancel(run_id)
+        wait_until(lambda: prefect.state(run_id)["type"] == "CANCELLED", "the end of the run", STOP_SECONDS)
+        assert not serving.ended
+        serving.process.terminate()
+        assert serving.result().code == 0, serving.result()
+    (job,) = [job for job in jobs(head) if job["submission_id"] not in known]
+    assert (job["status"], job["driver_exit_code"]) == ("FAILED", 128 + signal.SIGTERM), "it stopped in order"
+    assert 0 < len(rows_of(table)) < IMAGES
+    assert not (table / "_runs" / "_lease.json").exists()
+
+    rest = run("segment", images, "--table", table, "--model", checkpoint)
+    assert rest.code == 0, rest
+    check_once_each(rows_of(table), {f"file://{path}" for path in images.iterdir()})
+
+
 def test_a_wrong_token_is_one_line(
     night: Path, head: RayHead, prefect: PrefectServer, tmp_path: Path
 ) -> None:
