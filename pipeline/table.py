@@ -7,15 +7,17 @@ meanwhile, the log refuses the commit. Parts that were never committed are invis
 removes them. Where it must fear that one of them is about to be committed, it moves RUN first.
 """
 
+import contextlib
 import json
 import os
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,12 +37,15 @@ REWRITE: Final = "masklake-rewrite"
 RUNS_FOLDER: Final = "_runs"  # Delta ignores folders that begin with an underscore
 COMPACT_BYTES: Final = 256 << 20  # a compacted file's size
 COMMIT_TRIES: Final = 3  # of one commit, while the store does not answer
-READ_TRIES: Final = 3  # of the rows, while their files are replaced
+READ_TRIES: Final = 5  # of the log and of rows, as long as they take less than `storage.timeout` together
+READ_PAUSE: Final = 0.2  # seconds before the second, doubled each time
 RECENT: Final = 20  # commits among which one's own is looked for, whose answer was lost
 COMMITTED_HOURS: Final = 24  # after which nobody commits a part any more: it takes a run seconds
 DELETIONS: Final = 16  # at once
 REQUEST_RETRIES: Final = 10  # of one request, within `storage.timeout`
 STATISTICS: Final = ("image_id", "recipe")  # columns whose range per file lets readers skip files
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,13 +111,7 @@ def write_part(rows: pa.Table, table_uri: str, storage_config: StorageConfig) ->
 def open_dataset(uri: str, storage_config: StorageConfig) -> ds.Dataset:
     """Return the newest version of any Delta table, whoever wrote it. Raises TableError, StorageError."""
     uri = storage.canonical(uri)
-    try:
-        delta = DeltaTable(_delta_uri(uri), storage_options=_delta_options(uri, storage_config))
-        return delta.to_pyarrow_dataset()
-    except TableNotFoundError as error:
-        raise TableError(f"{uri}: its _delta_log holds no readable table") from error
-    except (DeltaError, OSError, ValueError) as error:
-        raise storage.explain(error, uri) from error
+    return _patiently(uri, storage_config, lambda: _open_delta(uri, storage_config).to_pyarrow_dataset())
 
 
 class Table:
@@ -147,13 +146,9 @@ class Table:
             raise TableError(
                 f"there is no table at {uri}: check the address, or make one with masklake segment"
             )
-        try:
-            delta = DeltaTable(_delta_uri(uri), storage_options=_delta_options(uri, storage_config))
-            table = cls(uri, delta, storage_config)
-        except TableNotFoundError as error:
-            raise TableError(f"{uri}: its _delta_log holds no readable table") from error
-        except (DeltaError, OSError, ValueError) as error:
-            raise storage.explain(error, uri) from error
+        table = _patiently(
+            uri, storage_config, lambda: cls(uri, _open_delta(uri, storage_config), storage_config)
+        )
         table._check_schema()
         return table
 
@@ -164,20 +159,7 @@ class Table:
         if uri.startswith("file://") and "%" in uri:
             raise TableError(f"{uri}: delta-rs cannot read a table in a local folder with % in its name")
         if not cls.exists(uri, storage_config):
-            try:
-                DeltaTable.create(
-                    _delta_uri(uri),
-                    schema=ROW,
-                    mode="ignore",
-                    partition_by=list(PARTITIONS),
-                    name="masklake",
-                    description="Masks and attention statistics, one row for each image and recipe",
-                    storage_options=_delta_options(uri, storage_config),
-                )
-            except CommitFailedError:
-                pass  # another command made it first: the same table
-            except (DeltaError, OSError) as error:
-                raise storage.explain(error, uri) from error
+            _patiently(uri, storage_config, lambda: _create(uri, storage_config))
         return cls.open(uri, storage_config)
 
     def _check_schema(self) -> None:
@@ -388,10 +370,7 @@ class Table:
     def _is_there(self, mark: str) -> bool:
         """Return whether one of the newest entries of the log bears this mark."""
         self._version(RUN)  # brings the newest version
-        try:
-            return any(entry.get("mark") == mark for entry in self.versions(RECENT))
-        except (DeltaError, OSError) as error:
-            raise storage.explain(error, self.uri) from error
+        return any(entry.get("mark") == mark for entry in self.versions(RECENT))
 
     def _next(self, fence: str) -> int:
         """Return the version to which this process may move a fence. Raises ConcurrentRunError if moved."""
@@ -401,11 +380,12 @@ class Table:
 
     def _version(self, fence: str) -> int:
         """Return the newest version of a fence, and bring the newest version of the table."""
-        try:
+
+        def read() -> int:
             self._delta.update_incremental()
             return self._delta.transaction_version(fence) or 0
-        except (DeltaError, OSError) as error:
-            raise storage.explain(error, self.uri) from error
+
+        return _patiently(self.uri, self._storage, read)
 
     def check_alone(self) -> None:
         """Raise ConcurrentRunError if another run has committed since this process opened the table."""
@@ -439,16 +419,13 @@ class Table:
         """Return columns of the committed rows, of one run or of all."""
         files = [("run_id", "=", run_id)] if run_id else None
         chosen = columns if isinstance(columns, dict) else list(columns)
-        for attempt in range(READ_TRIES):
-            try:
-                self._delta.update_incremental()
-                dataset = self._delta.to_pyarrow_dataset(file_pruning_predicate=files)
-                return dataset.to_table(columns=chosen, filter=where)
-            except (DeltaError, OSError) as error:
-                # A compact may have replaced a file since, and removed it: the newest version has another.
-                if attempt == READ_TRIES - 1 or not isinstance(error, FileNotFoundError):
-                    raise storage.explain(error, self.uri) from error
-        raise AssertionError("unreachable")
+
+        def read() -> pa.Table:
+            self._delta.update_incremental()
+            dataset = self._delta.to_pyarrow_dataset(file_pruning_predicate=files)
+            return dataset.to_table(columns=chosen, filter=where)
+
+        return _patiently(self.uri, self._storage, read)
 
     def done(self, recipe: str) -> pa.Table:
         """Return image_id, uri, status and error stage of every row under a recipe."""
@@ -462,8 +439,8 @@ class Table:
 
     def versions(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest commits, newest first: version, timestamp (ms), operation, run_id."""
-        newest: list[dict[str, Any]] = self._delta.history(limit)[:limit]  # it may give more
-        return newest
+        newest: list[dict[str, Any]] = _patiently(self.uri, self._storage, lambda: self._delta.history(limit))
+        return newest[:limit]  # it may give more
 
     @property
     def file_count(self) -> int:
@@ -501,6 +478,44 @@ class Table:
         """Return the ids of all runs that left a folder, oldest first."""
         names = storage.names_under(f"{self.uri}/{RUNS_FOLDER}", self._storage)
         return [name for name in names if not name.startswith(("_", "."))]  # a flow's lease, and its lock
+
+
+def _open_delta(uri: str, config: StorageConfig) -> DeltaTable:
+    return DeltaTable(_delta_uri(uri), storage_options=_delta_options(uri, config))
+
+
+def _create(uri: str, config: StorageConfig) -> None:
+    with contextlib.suppress(CommitFailedError):  # another command made it first: the same table
+        DeltaTable.create(
+            _delta_uri(uri),
+            schema=ROW,
+            mode="ignore",
+            partition_by=list(PARTITIONS),
+            name="masklake",
+            description="Masks and attention statistics, one row for each image and recipe",
+            storage_options=_delta_options(uri, config),
+        )
+
+
+def _patiently(uri: str, config: StorageConfig, call: Callable[[], T]) -> T:
+    """Return what `call` returns, which may be done twice; tried again after errors that may pass.
+
+    delta-rs does not repeat a request whose answer was cut. And a compact may have replaced, and removed, a
+    file that is read: the newest version of the table has another. Raises TableError, StorageError.
+    """
+    deadline = time.monotonic() + config.timeout
+    for attempt in range(READ_TRIES):
+        try:
+            return call()
+        except TableNotFoundError as error:
+            raise TableError(f"{uri}: its _delta_log holds no readable table") from error
+        except (DeltaError, OSError, ValueError) as error:
+            explained = storage.explain(error, uri)
+            passing = explained.transient or isinstance(error, FileNotFoundError)
+            if attempt == READ_TRIES - 1 or time.monotonic() > deadline or not passing:
+                raise explained from error
+        time.sleep(READ_PAUSE * 2**attempt)
+    raise AssertionError("unreachable")
 
 
 def _add(part: Part, now_ms: int, *, data_change: bool) -> AddAction:
