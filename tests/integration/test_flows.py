@@ -124,7 +124,7 @@ def test_the_table_is_an_asset(nights: Nights, prefect: PrefectServer) -> None:
     event = prefect.events("prefect.asset.materialization.succeeded")[0]
     assert event["resource"]["prefect.resource.id"] == nights.table
     related = {one["prefect.resource.id"] for one in event["related"]}
-    source = next(iter(nights.uris)).rpartition("/")[0]
+    source = next(iter(nights.uris)).partition("/scans/")[0] + "/scans"
     assert source in related
     assert any(one.startswith("masklake://model/") for one in related)
 
