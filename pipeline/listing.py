@@ -79,7 +79,7 @@ def _stat(fs: Any, scheme: str, uri: str, config: StorageConfig) -> ObjectInfo |
             return _local_object(Path(path)) if Path(path).is_file() else None
         if scheme == "s3":
             return _stat_s3(fs, uri, path, config)
-        info = storage.bounded(fs, "info", config, path if scheme not in ("http", "https") else uri)
+        info = storage.asked(fs, "info", config, path if scheme not in ("http", "https") else uri)
     except FileNotFoundError:
         return None
     return None if info["type"] == "directory" else _object(uri, info)
@@ -90,7 +90,7 @@ def _stat_s3(fs: Any, uri: str, path: str, config: StorageConfig) -> ObjectInfo 
     bucket, _, key = path.partition("/")
     if not key.strip("/"):
         return None
-    told = storage.bounded(fs, "call_s3", config, "head_object", Bucket=bucket, Key=key)
+    told = storage.asked(fs, "call_s3", config, "head_object", Bucket=bucket, Key=key)
     return _object(uri, {**told, "size": told["ContentLength"]})
 
 
@@ -146,7 +146,7 @@ def _list_s3(fs: Any, path: str, config: StorageConfig) -> Iterator[list[ObjectI
         more: dict[str, str] = {"Delimiter": delimiter} if delimiter else {}
         while True:
             more |= {"Bucket": bucket, "Prefix": prefix}
-            page = storage.bounded(fs, "call_s3", config, "list_objects_v2", **more)
+            page = storage.asked(fs, "call_s3", config, "list_objects_v2", **more)
             yield page
             if not page.get("IsTruncated"):
                 return

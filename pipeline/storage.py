@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +26,12 @@ from pipeline.config import StorageConfig
 from pipeline.errors import FetchError, StorageError
 from pipeline.harmless import without_secrets
 
-TRIES = 4  # of one object, with a pause that doubles from 0.2 s
+TRIES: Final = 4  # of one object, or of a listing's page
+PAUSE: Final = 0.2  # seconds before the second, doubled each time
 PATIENCE: Final = 10  # times `storage.timeout`, for what is not one image: a listing's page, a part, a plan
 COLOURS: Final = re.compile("\x1b\\[[0-9;]*m|↳")  # delta-rs draws its errors as a tree
 DENIED: Final = "access denied"  # the problem of a StorageError where a right is missing
+UNREACHABLE: Final = "the endpoint cannot be reached"
 CHANGED: Final = "the object changed after it was listed; the next run takes the new version"
 LOCAL_TAG: Final = re.compile(r"\d+-\d+")  # of ours: a manifest may name others
 T = TypeVar("T")
@@ -114,6 +117,26 @@ def bounded(fs: Any, method: str, config: StorageConfig, *arguments: Any, **name
         return getattr(fs, method)(*arguments, **named, timeout=seconds)
 
 
+def asked(fs: Any, method: str, config: StorageConfig, *arguments: Any, **named: Any) -> Any:
+    """Do as `bounded`, again after errors that may pass: for what changes nothing, and so may be done twice.
+
+    The client libraries repeat requests that fail, but not those whose answer was cut.
+    """
+    deadline = time.monotonic() + config.timeout
+    for attempt in range(TRIES):
+        try:
+            return bounded(fs, method, config, *arguments, **named)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            raise
+        except Exception as error:
+            why = explain(error, "")
+            hopeless = not why.transient or why.problem == UNREACHABLE  # they have tried that often enough
+            if attempt == TRIES - 1 or time.monotonic() > deadline or hopeless:
+                raise
+        time.sleep(PAUSE * 2**attempt)
+    raise AssertionError("unreachable")
+
+
 @contextlib.contextmanager
 def _patience(config: StorageConfig) -> Iterator[float]:
     """Give the seconds for one call of a store; when they are over, the error says so."""
@@ -130,7 +153,7 @@ def _patience(config: StorageConfig) -> Iterator[float]:
 def read(uri: str, config: StorageConfig) -> bytes:
     """Return one whole object. Raises FileNotFoundError, or StorageError for anything else."""
     try:
-        data: bytes = bounded(filesystem(uri, config), "cat_file", config, _address(uri))
+        data: bytes = asked(filesystem(uri, config), "cat_file", config, _address(uri))
     except (FileNotFoundError, StorageError):
         raise
     except NotADirectoryError as error:
@@ -286,7 +309,7 @@ async def _again(get: Callable[[], Awaitable[bytes]]) -> bytes:
         except Exception as error:
             if attempt == TRIES - 1 or refused(error):
                 raise
-        await asyncio.sleep(0.2 * 2**attempt)
+        await asyncio.sleep(PAUSE * 2**attempt)
     raise AssertionError("unreachable")
 
 
@@ -383,7 +406,7 @@ def names_under(uri: str, config: StorageConfig) -> list[str]:
     """Return the sorted names directly under a folder or prefix; empty if there is no such thing."""
     fs = filesystem(uri, config)
     try:
-        entries = bounded(fs, "ls", config, _address(uri), detail=False)
+        entries = asked(fs, "ls", config, _address(uri), detail=False)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except Exception as error:
@@ -472,7 +495,7 @@ def server_time(uri: str, config: StorageConfig) -> datetime | None:
     fs = filesystem(uri, config)
     answer: Any
     try:
-        answer = bounded(fs, "call_s3", config, "head_bucket", Bucket=split(uri)[1].partition("/")[0])
+        answer = asked(fs, "call_s3", config, "head_bucket", Bucket=split(uri)[1].partition("/")[0])
     except Exception as error:
         answer = next(_answers(error), None)
         if answer is None:
@@ -525,7 +548,7 @@ def explain(error: BaseException, uri: str) -> StorageError:
         "ClientConnectorError",
         "ClientConnectorDNSError",
     }:
-        problem = "the endpoint cannot be reached"
+        problem = UNREACHABLE
         remedy = f"check --endpoint-url and the network ({_line(error)})"
         transient = True
     elif "No space left" in text or "InsufficientStorage" in text:

@@ -113,7 +113,7 @@ class Ground:
             commands=len(results),
             extra=seconds - self.seconds,
             ended=results[-1].code in WELL,
-            traceback="Traceback" in "".join(result.stderr for result in results),
+            traceback=next((r.stderr[-2000:] for r in results if "Traceback" in r.stderr), ""),
             again=max(0, told.count("network") - self.seen) if told else 0,
             said=tuple(
                 line for result in results for line in result.stderr.splitlines() if "error: " in line

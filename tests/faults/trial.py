@@ -17,7 +17,7 @@ class Trial:
     commands: int  # until one ended well
     extra: float  # seconds beyond those of an undisturbed run
     ended: bool  # whether one ended well
-    traceback: bool  # whether a command showed one to its user
+    traceback: str  # that a command showed to its user, or ''
     said: tuple[str, ...]  # error lines, of all commands
     last: Result
     again: int = 0  # images that the network saw once more
