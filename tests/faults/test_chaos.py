@@ -15,7 +15,7 @@ PART = (
     "kill -9 of the actor",
     "two drivers on one table at once",
     "503 for 20 % of all requests",
-    "20 % of the get bodies cut, Content-Length wrong",
+    "5 % of the get bodies cut, Content-Length wrong",
 )
 ALL = (*driver.INJURIES, *workers.INJURIES, *rivals.INJURIES, *stores.INJURIES)
 

@@ -18,7 +18,7 @@ NAMES: Final = {
     "deaf": "20 % of the {} answers lost",
     "stall": "two {} requests stall for 30 s",
     "cut": "20 % of the {} bodies cut, Content-Length right",
-    "short": "20 % of the {} bodies cut, Content-Length wrong",
+    "short": "5 % of the {} bodies cut, Content-Length wrong",
     "slow": "{} answers at 100 KB/s",
     "away": "away for 60 s, from a {} request on",
     "expire": "credentials expire, at a {} request",
@@ -34,7 +34,7 @@ def _choice(what: str, kind: str, chance: random.Random) -> Choice:
         return share(what, kind, 1.0, 0)
     if what == "expire":
         return from_then_on(what, kind, after=chance.randint(0, 8))
-    return share(what, kind, 0.05 if what == "disagree" else 0.2, chance.random())
+    return share(what, kind, 0.05 if what in ("disagree", "short") else 0.2, chance.random())
 
 
 def hurt(ground: Ground, chance: random.Random, *, what: str, kind: str) -> Trial:
