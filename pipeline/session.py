@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -22,19 +21,12 @@ from typing import Any, Final, Self
 
 from pipeline.errors import ClusterError, InterruptedRun
 from pipeline.harmless import without_secrets
+from pipeline.head import head_watched
 
 RAY_BYTES: Final = 16 << 20  # that Ray's files need at the least
 SPARE_CPUS: Final = 1  # that Ray is told of beside the cores: it wants a whole one for cutting the plan
-START_TRIES: Final = (
-    3  # of a Ray on this machine: a busy one may need more than the 30 s that Ray gives itself
-)
+START_TRIES: Final = 3  # of a Ray on this machine: each has 30 s, and a busy one may need more
 STREAM_END_SECONDS: Final = 30.0  # that Ray Data has to stop its tasks
-HEAD_LOOK_SECONDS: Final = 3.0  # between two looks at the head, and that it has to answer
-GCS_TIMEOUT: Final = (
-    "RAY_gcs_rpc_server_reconnect_timeout_s"  # after it Ray aborts a process without its head
-)
-GCS_SECONDS: Final = 60.0  # its default
-LAST_SECONDS: Final = 25.0  # that a run has to end by itself before Ray aborts it
 
 
 class Signals:
@@ -68,6 +60,10 @@ class Signals:
         if not self.received:
             self.received, self.why = signal.SIGTERM, f" ({why})"
 
+    def lose(self, why: str) -> None:
+        """Let the run end since it cannot go on where it is."""
+        self.lost = why
+
     def _note(self, signum: int, _: FrameType | None) -> None:
         if self._heard:
             os._exit(128 + signum)
@@ -97,7 +93,7 @@ def ray_session(address: str | None, signals: Signals) -> Iterator[None]:
         _start_ray(address)
         signals.install()
     before = set(threading.enumerate())
-    with _head_watched(signals) if address and not joined else contextlib.nullcontext():
+    with _watched(signals) if address and not joined else contextlib.nullcontext():
         try:
             yield
         finally:
@@ -109,45 +105,10 @@ def ray_session(address: str | None, signals: Signals) -> Iterator[None]:
                     ray.shutdown()
 
 
-@contextlib.contextmanager
-def _head_watched(signals: Signals) -> Iterator[None]:
-    """Note in `signals` when the head of the cluster is gone: Ray waits for it, and then aborts the process.
-
-    Where the run does not end by that note, since it waits for Ray itself, it is ended here with its line.
-    """
+def _watched(signals: Signals) -> contextlib.AbstractContextManager[None]:
     import ray
 
-    address = ray.get_runtime_context().gcs_address
-    limit = float(os.environ.get(GCS_TIMEOUT, GCS_SECONDS)) - LAST_SECONDS
-    over = threading.Event()
-
-    def watch() -> None:
-        answered = time.monotonic()
-        while not over.wait(HEAD_LOOK_SECONDS):
-            if _answers(address):
-                answered = time.monotonic()
-            elif time.monotonic() - answered > limit:
-                signals.lost = f"the head of the Ray cluster at {address} has not answered for {limit:.0f} s"
-                if not over.wait(LAST_SECONDS - 2 * HEAD_LOOK_SECONDS):
-                    sys.stderr.write(f"error: {signals.lost}; the same command goes on, on one that is up\n")
-                    sys.stderr.flush()
-                    os._exit(1)
-                return
-
-    threading.Thread(target=watch, daemon=True, name="masklake-head").start()
-    try:
-        yield
-    finally:
-        over.set()
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), HEAD_LOOK_SECONDS):
-            return True
-    except OSError:
-        return False
+    return head_watched(ray.get_runtime_context().gcs_address, signals.lose)
 
 
 def _start_ray(address: str | None) -> None:

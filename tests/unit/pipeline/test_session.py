@@ -3,14 +3,10 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -128,57 +124,6 @@ def test_an_autoscaler_is_known_by_its_node_types(active: str, expected: bool) -
     status = f'{{"autoscaler_report": {{"active_nodes": {active}, "pending_nodes": []}}}}'
     assert has_node_types(status.encode()) is expected
     assert not has_node_types(None)
-
-
-# ---------------------------------------------------------------- the head of a cluster
-
-
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the head be looked at often, and its loss be noted soon."""
-    monkeypatch.setattr(session, "HEAD_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(session, "LAST_SECONDS", 0.5)
-    monkeypatch.setenv(session.GCS_TIMEOUT, "0.8")
-
-
-@pytest.fixture
-def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """A server that listens where the head should."""
-    import ray
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        context = SimpleNamespace(gcs_address=f"127.0.0.1:{server.getsockname()[1]}")
-        monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
-        yield server
-
-
-@pytest.mark.usefixtures("short")
-def test_a_head_that_is_gone_is_noted(head: socket.socket) -> None:
-    """A run is told, with the address, soon after the head does not answer any more; not before."""
-    with Signals() as signals, session._head_watched(signals):
-        time.sleep(0.6)
-        assert signals.lost == ""
-        head.close()
-        deadline = time.monotonic() + 10
-        while not signals.lost and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert signals.lost.startswith("the head of the Ray cluster at 127.0.0.1:")
-
-
-@pytest.mark.usefixtures("short")
-def test_who_does_not_see_that_the_head_is_gone_is_ended(
-    head: socket.socket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A driver that waits for Ray itself would be aborted by it: it ends before, with one line."""
-    ended: list[int] = []
-    monkeypatch.setattr(os, "_exit", ended.append)
-    with Signals() as signals, session._head_watched(signals):
-        head.close()
-        deadline = time.monotonic() + 10
-        while not ended and time.monotonic() < deadline:
-            time.sleep(0.01)
-    assert ended == [1]
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_full_disk_is_why_ray_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
