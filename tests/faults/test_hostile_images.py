@@ -95,11 +95,13 @@ def test_no_image_costs_more_memory_than_its_limit_allows(outcomes: list[Outcome
 
 
 def test_the_corpus_reaches_every_end(outcomes: list[Outcome]) -> None:
-    """Each kind of damage leaves some images whole and breaks others; the bombs meet both limits."""
+    """Each kind of damage leaves some images whole and breaks others; bombs meet the pixel limit.
+
+    Whether they meet the time limit depends on the machine: `decode` has a test of its own for that.
+    """
     ends = Counter((outcome.kind, outcome.stage is None) for outcome in outcomes)
     for kind in ("flip", "overwrite", "zero", "remove", "repeat", "splice", "other head", "bomb"):
         assert ends[kind, True], kind
         assert ends[kind, False], kind
     messages = " ".join(outcome.message or "" for outcome in outcomes if outcome.kind == "bomb")
     assert "--max-pixels" in messages
-    assert "--decode-timeout" in messages
