@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as Grid
 
-from tests.bench import hosts, listing, memory, nights, planning, throughput, training
+from tests.bench import hosts, listing, memory, nights, planning, refusals, throughput, training
 from tests.bench.figure import Figure
 from tests.machine import machine
 
@@ -27,6 +27,7 @@ BENCHES = {
     "nights": nights.measure,
     "training": training.measure,
     "hosts": hosts.measure,
+    "refusals": refusals.measure,
 }
 
 
