@@ -20,7 +20,7 @@ from pipeline.cli_table import COMMANDS as TABLE_COMMANDS
 from pipeline.cli_train import finetune
 from pipeline.errors import ConfigError
 from pipeline.events import JsonLines
-from pipeline.harmless import shown, without_secrets
+from pipeline.harmless import shown
 
 if TYPE_CHECKING:
     from pipeline.config import JobConfig
@@ -238,7 +238,7 @@ def plan(
         answer = quote(settings, price_per_hour, progress, gpus)
     finally:
         progress.close()
-    typer.echo(without_secrets(answer.to_json()) if as_json else shown(str(answer), lines=True))
+    typer.echo(answer.to_json() if as_json else shown(str(answer), lines=True))
 
 
 def _plan_options(

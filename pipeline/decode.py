@@ -74,8 +74,8 @@ def decode(data: bytes, *, channels: int, max_pixels: int, seconds: float = math
 
     Raises:
         LimitError: the header declares more than `max_pixels`, of the image or of a TIFF's tile, and no pixel
-            was decoded; or reading takes
-            longer than `seconds`, which is looked at whenever a codec asks for more bytes.
+            was decoded; or reading takes longer than `seconds`, which is looked at whenever a codec asks for
+            more bytes.
         DecodeError: anything else that makes the bytes unreadable. Running out of memory is not the image's
             fault and stays a MemoryError.
         ConfigError: `channels` is not 1, 3 or 4.

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any, Final
 
-from pipeline.harmless import without_secrets
+from pipeline.harmless import without_secrets, without_secrets_in
 
 EVERY_SECONDS: Final = 1.0  # at most, of what only says how far it is
 
@@ -20,8 +20,8 @@ class JsonLines:
     def tell(self, event: str, **fields: Any) -> None:
         """Write one event, at once."""
         try:
-            line = json.dumps({"event": event, **fields}, default=str)
-            sys.stdout.write(without_secrets(line) + "\n")
+            told = without_secrets_in({"event": event, **fields})
+            sys.stdout.write(json.dumps(told, default=lambda value: without_secrets(str(value))) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:  # whoever heard us is gone: how long to go on, a lease says, not this
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

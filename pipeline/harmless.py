@@ -7,7 +7,8 @@ table are not text for people: they hold the URI as it was given.
 
 import os
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 # Variables that hold a secret; those that name the file of one do not.
 SECRET: Final = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|AUTH_STRING|CONNECTION_STRING)$")
@@ -42,3 +43,14 @@ def without_secrets(text: str) -> str:
         if SECRET.search(name) and len(value) >= LEAST:
             text = text.replace(value, "…")
     return text
+
+
+def without_secrets_in(value: Any) -> Any:
+    """Return a JSON value in which no string holds a secret. Of its text quotes could be lost with one."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, Mapping):
+        return {without_secrets_in(key): without_secrets_in(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets_in(held) for held in value]
+    return value

@@ -10,7 +10,6 @@ import gc
 import json
 import queue
 import tempfile
-import threading
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from models.checkpoint import Checkpoint
 from pipeline import storage
+from pipeline.background import in_background
 from pipeline.blocks import (
     STAGES,
     RowLabels,
@@ -43,7 +43,7 @@ from pipeline.errors import (
     StalledError,
     StorageError,
 )
-from pipeline.harmless import without_secrets
+from pipeline.harmless import without_secrets_in
 from pipeline.inventory import Plan, check_places, left_over, make_plan, nothing_seen
 from pipeline.lease import watched
 from pipeline.meters import MeteredSegmentBlock, Meters
@@ -115,7 +115,7 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
             palette=tuple(c.colour for c in checkpoint.classes),
         )
         described = {"config": config.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
-        kept = without_secrets(json.dumps(described, indent=2))  # who reads the table may read it
+        kept = json.dumps(without_secrets_in(described), indent=2)  # who reads the table may read it
         table.write_run_file(labels.run_id, "config.json", kept.encode())
         table.delete_failures(plan.outdated, recipe.id)
         reporter.started(plan.todo)
@@ -284,7 +284,8 @@ class _Run:
 
     def _commit_stream(self, dataset: Any, signals: Signals) -> None:
         """Iterate over the written parts and commit them every few seconds, the first at once."""
-        results = _in_background(dataset)
+        blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        results: queue.Queue[pa.Table | BaseException | None] = in_background(blocks, "masklake-stream")
         waiting: list[Written] = []
         now = last_move = time.monotonic()
         last_commit = 0.0
@@ -386,19 +387,3 @@ class _Run:
             )
             for name, stages in parts.items()
         ]
-
-
-def _in_background(dataset: Any) -> "queue.Queue[pa.Table | BaseException | None]":
-    """Return a queue that gets the dataset's blocks, then None, or the exception that ended it."""
-    results: queue.Queue[pa.Table | BaseException | None] = queue.Queue(maxsize=64)
-
-    def iterate() -> None:
-        try:
-            for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                results.put(block)
-            results.put(None)
-        except BaseException as error:  # handed over: raised by the reader
-            results.put(error)
-
-    threading.Thread(target=iterate, daemon=True, name="masklake-stream").start()
-    return results

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.blocks import SegmentBlock, fetch_and_decode
 from pipeline.config import JobConfig, Recipe
+from pipeline.harmless import without_secrets_in
 from pipeline.inventory import check_places, make_plan, nothing_seen
 from pipeline.progress import Reporter, duration
 from pipeline.registry.checkpoints import fetch_checkpoint
@@ -68,7 +69,7 @@ class Quote:
 
     def to_json(self) -> str:
         """Return the quote as JSON."""
-        return json.dumps(asdict(self), indent=2)
+        return json.dumps(without_secrets_in(asdict(self)), indent=2)
 
     def __str__(self) -> str:
         lines = [

@@ -7,7 +7,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from pipeline.harmless import without_secrets
+from pipeline.harmless import without_secrets_in
 from pipeline.inventory import Plan
 from pipeline.progress import duration
 from pipeline.table import Table
@@ -87,7 +87,7 @@ class Summary:
 
     def to_json(self) -> bytes:
         """Return the summary as it is kept in the run's folder."""
-        return without_secrets(json.dumps(asdict(self), indent=2)).encode()
+        return json.dumps(without_secrets_in(asdict(self)), indent=2).encode()
 
     def __str__(self) -> str:
         if self.run_id is None:

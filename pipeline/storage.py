@@ -122,19 +122,29 @@ def asked(fs: Any, method: str, config: StorageConfig, *arguments: Any, **named:
 
     The client libraries repeat requests that fail, but not those whose answer was cut.
     """
+    return patiently(lambda: bounded(fs, method, config, *arguments, **named), config, _may_pass)
+
+
+def patiently(
+    call: Callable[[], T], config: StorageConfig, may_pass: Callable[[Exception], bool], tries: int = TRIES
+) -> T:
+    """Return what `call` returns, tried again after errors that may pass, within storage.timeout."""
     deadline = time.monotonic() + config.timeout
-    for attempt in range(TRIES):
+    for attempt in range(tries):
         try:
-            return bounded(fs, method, config, *arguments, **named)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            raise
+            return call()
         except Exception as error:
-            why = explain(error, "")
-            hopeless = not why.transient or why.problem == UNREACHABLE  # they have tried that often enough
-            if attempt == TRIES - 1 or time.monotonic() > deadline or hopeless:
+            if attempt == tries - 1 or time.monotonic() > deadline or not may_pass(error):
                 raise
         time.sleep(PAUSE * 2**attempt)
     raise AssertionError("unreachable")
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+        return False
+    why = explain(error, "")
+    return why.transient and why.problem != UNREACHABLE  # the libraries have tried that often enough
 
 
 @contextlib.contextmanager

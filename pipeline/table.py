@@ -10,7 +10,6 @@ removes them. Where it must fear that one of them is about to be committed, it m
 import contextlib
 import json
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +37,6 @@ RUNS_FOLDER: Final = "_runs"  # Delta ignores folders that begin with an undersc
 COMPACT_BYTES: Final = 256 << 20  # a compacted file's size
 COMMIT_TRIES: Final = 3  # of one commit, while the store does not answer
 READ_TRIES: Final = 5  # of the log and of rows, as long as they take less than `storage.timeout` together
-READ_PAUSE: Final = 0.2  # seconds before the second, doubled each time
 RECENT: Final = 20  # commits among which one's own is looked for, whose answer was lost
 COMMITTED_HOURS: Final = 24  # after which nobody commits a part any more: it takes a run seconds
 DELETIONS: Final = 16  # at once
@@ -503,19 +501,19 @@ def _patiently(uri: str, config: StorageConfig, call: Callable[[], T]) -> T:
     delta-rs does not repeat a request whose answer was cut. And a compact may have replaced, and removed, a
     file that is read: the newest version of the table has another. Raises TableError, StorageError.
     """
-    deadline = time.monotonic() + config.timeout
-    for attempt in range(READ_TRIES):
-        try:
-            return call()
-        except TableNotFoundError as error:
-            raise TableError(f"{uri}: its _delta_log holds no readable table") from error
-        except (DeltaError, OSError, ValueError) as error:
-            explained = storage.explain(error, uri)
-            passing = explained.transient or isinstance(error, FileNotFoundError)
-            if attempt == READ_TRIES - 1 or time.monotonic() > deadline or not passing:
-                raise explained from error
-        time.sleep(READ_PAUSE * 2**attempt)
-    raise AssertionError("unreachable")
+
+    def may_pass(error: Exception) -> bool:
+        known = isinstance(error, DeltaError | OSError | ValueError) and not isinstance(
+            error, TableNotFoundError
+        )
+        return known and (storage.explain(error, uri).transient or isinstance(error, FileNotFoundError))
+
+    try:
+        return storage.patiently(call, config, may_pass, READ_TRIES)
+    except TableNotFoundError as error:
+        raise TableError(f"{uri}: its _delta_log holds no readable table") from error
+    except (DeltaError, OSError, ValueError) as error:
+        raise storage.explain(error, uri) from error
 
 
 def _add(part: Part, now_ms: int, *, data_change: bool) -> AddAction:

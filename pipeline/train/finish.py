@@ -25,7 +25,7 @@ from models.checkpoint import Checkpoint
 from pipeline import storage
 from pipeline.config import PredictConfig
 from pipeline.errors import ConfigError, MasklakeError
-from pipeline.harmless import without_secrets
+from pipeline.harmless import without_secrets_in
 from pipeline.predict import Segmenter
 from pipeline.train.card import Facts, model_card
 from pipeline.train.config import FinetuneConfig
@@ -139,7 +139,7 @@ def finish(told: Assignment, out: str, command: Sequence[str]) -> Finished:
     for name, png in pictures.items():
         put(f"pictures/{name}.png", png)
     put("validation.parquet", _validation_set(told, out))
-    put("training.json", without_secrets(json.dumps(training, indent=2)).encode())
+    put("training.json", json.dumps(without_secrets_in(training), indent=2).encode())
     put("metrics.json", json.dumps(everything, indent=2).encode())
     put("README.md", model_card(facts).encode())
     put("model.safetensors", weights)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pipeline import storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError
-from pipeline.harmless import without_secrets
+from pipeline.harmless import without_secrets_in
 from pipeline.train.config import ELSEWHERE, FinetuneConfig
 from pipeline.train.state import States
 
@@ -24,7 +24,7 @@ def claim(out: str, config: FinetuneConfig) -> str:
     Raises ConfigError if another run has saved a step on its way into `out`: one that never did, for
     instance for a wrong option, does not stand in the way.
     """
-    now = json.loads(config.model_dump_json(exclude=ELSEWHERE))
+    now = without_secrets_in(json.loads(config.model_dump_json(exclude=ELSEWHERE)))
     for folder in _trained(out, config.storage):
         if folder.rpartition("/")[2] != config.id:
             raise ConfigError(
@@ -32,7 +32,7 @@ def claim(out: str, config: FinetuneConfig) -> str:
                 "repeat it as it was, or use another --out"
             )
     folder = f"{out}/{HOME}/{config.id}"
-    storage.write(f"{folder}/{TOLD}", without_secrets(json.dumps(now, indent=2)).encode(), config.storage)
+    storage.write(f"{folder}/{TOLD}", json.dumps(now, indent=2).encode(), config.storage)
     return folder
 
 

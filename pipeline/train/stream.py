@@ -9,7 +9,6 @@ Shape suffixes: B crops; H, W height and width in pixels; C channels; S side of 
 import functools
 import io
 import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.background import in_background
 from pipeline.config import StorageConfig
 from pipeline.errors import ImageError, StalledError, StorageError
 from pipeline.train.config import FinetuneConfig
@@ -77,17 +77,7 @@ def inspect_all(
 
 def _each_within(seconds: float, items: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Yield what comes from another thread; raise StalledError if nothing comes for so many seconds."""
-    results: queue.Queue[pa.Table | BaseException | None] = queue.Queue(maxsize=64)
-
-    def iterate() -> None:
-        try:
-            for item in items:
-                results.put(item)
-            results.put(None)
-        except BaseException as error:  # handed over: raised by the reader
-            results.put(error)
-
-    threading.Thread(target=iterate, daemon=True, name="masklake-inspection").start()
+    results = in_background(items, "masklake-inspection")
     while True:
         try:
             item = results.get(timeout=seconds)

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,3 +49,8 @@ def run_job(options: dict[str, Any], environment: dict[str, str]) -> dict[str, A
         raise RuntimeError(f"the job failed:\n{done.stderr[-3000:]}")
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
+
+
+def sustained(commits: Sequence[tuple[float, int]]) -> float:
+    """Return a job's images/s from its first commit to the last: its start is a figure of its own."""
+    return sum(images for _, images in commits[1:]) / (commits[-1][0] - commits[0][0])

@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 
 from pipeline.demo.server import S3Server
-from tests.bench.figure import Figure, Say, run_job
+from tests.bench.figure import Figure, Say, run_job, sustained
 from tests.faults.proxy import proxy, share
 from tests.integration.images import image
 from tests.integration.networks import write_checkpoint
@@ -26,8 +26,7 @@ def measure(folder: Path, say: Say) -> list[Figure]:
         def rate(name: str, refused: float) -> float:
             up.choose = share("refuse", "", refused, name)
             options = {"source.uri": "s3://images", "table": str(folder / name), "model": str(model)}
-            commits = run_job(options, environment)["commits"]
-            done: float = sum(count for _, count in commits[1:]) / (commits[-1][0] - commits[0][0])
+            done = sustained(run_job(options, environment)["commits"])
             say(f"  {refused:.0%} refused: {done:.0f} images/s")
             return done
 

@@ -14,7 +14,7 @@ from pipeline.demo.server import S3Server
 from pipeline.inventory import make_plan, nothing_seen
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.table import Table
-from tests.bench.figure import Figure, Say, run_job
+from tests.bench.figure import Figure, Say, run_job, sustained
 
 IMAGES = 1000
 ROUNDS = 2
@@ -38,9 +38,7 @@ def measure(folder: Path, say: Say) -> list[Figure]:
             )
             commits = report["commits"]
             firsts.append(commits[0][0])
-            # From the first commit to the last: the pipeline is full, and its start is a figure of its own.
-            rows = sum(count for _, count in commits[1:])
-            jobs.append(rows / (commits[-1][0] - commits[0][0]))
+            jobs.append(sustained(commits))
             say(f"  job  {jobs[-1]:.1f} images/s, first row after {firsts[-1]:.1f} s, {report['stages']}")
     ratios = [job / loop for job, loop in zip(jobs, loops, strict=True)]
     spread = f"{IMAGES} images over S3, {ROUNDS} rounds in turn"

@@ -120,7 +120,8 @@ def main() -> None:
         console.print("\n".join(f"{injury.times:3} {injury.name}" for injury in wanted), markup=False)
         return
     console.print(machine())
-    rows = []
+    chosen.json.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
     with (
         tempfile.TemporaryDirectory(prefix="masklake-chaos-", ignore_cleanup_errors=True) as name,
         gateway(REPOSITORY.parent / "shared", (chosen.folder or Path(name)) / "radosgw") as store,
@@ -130,13 +131,12 @@ def main() -> None:
         for injury in wanted:
             rows.append(hurt(injury, place, chosen.times or injury.times, chosen.seed, console))
             console.print(", ".join(f"{name} {value}" for name, value in rows[-1].figures().items()))
+            report = {"machine": machine(), "seed": chosen.seed, "rows": [row.figures() for row in rows]}
+            chosen.json.write_text(json.dumps(report, indent=2))  # a run of hours may be interrupted
     grid = Grid(*rows[0].figures())
     for row in rows:
         grid.add_row(*(str(value) for value in row.figures().values()))
     console.print(grid)
-    chosen.json.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": machine(), "seed": chosen.seed, "rows": [row.figures() for row in rows]}
-    chosen.json.write_text(json.dumps(report, indent=2))
     if not all(row.kept for row in rows):
         sys.exit(1)
 

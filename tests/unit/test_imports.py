@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module of `pipeline` may import those of the rows above its own, not those beside it, and none below.
 LAYERS = (
     ("harmless",),
-    ("errors", "events", "head", "watchdog"),
+    ("background", "errors", "events", "head", "watchdog"),
     ("config", "schema", "drawing", "room", "sizing"),
     ("train.config", "train.schema"),
     ("storage",),

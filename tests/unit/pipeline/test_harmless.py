@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import FetchError, InterruptedRun, StorageError
-from pipeline.harmless import shown, without_secrets
+from pipeline.harmless import shown, without_secrets, without_secrets_in
 
 SIGNED = (
     "https://host/b/x.png?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAWORD%2F2026&X-Amz-Expires=60"
@@ -94,3 +94,10 @@ def test_no_error_holds_a_secret() -> None:
     again = pickle.loads(pickle.dumps(FetchError("https://user:sword@host")))
     assert str(again) == "https://…@host"
     assert StorageError().args == ()
+
+
+def test_a_value_stays_one_whatever_stands_behind_a_secret() -> None:
+    """In the text of JSON a secret would end behind the next quote's backslash, and take it along."""
+    told = {"uri": 's3://b/a.png?sig=abc"def', "more": ["s3://user:secret@host/x", 1, None, (True,)]}
+    kept = json.loads(json.dumps(without_secrets_in(told)))
+    assert kept == {"uri": 's3://b/a.png?sig=…"def', "more": ["s3://…@host/x", 1, None, [True]]}

@@ -1,6 +1,5 @@
 """The job as far as it needs no Ray: the loop that commits what a stream brings."""
 
-import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -218,23 +217,6 @@ def test_a_second_writer_ends_the_run(
         run._commit_stream(Stream(received(part)), Signals())
     assert (run.committed, run.meters.written, sum(run.seconds.values())) == (0, [], 0)
     assert Table.open(table.uri, LOCAL).rows(["image_id"]).num_rows == 1
-
-
-def test_the_stream_does_not_run_ahead_without_bound() -> None:
-    """Where commits are slow the stream waits: the queue between them holds only so many blocks."""
-    taken: list[int] = []
-
-    class Endless:
-        def iter_batches(self, **_: object) -> Iterator[pa.Table]:
-            for index in range(10_000):
-                taken.append(index)
-                yield pa.table({})
-
-    results: queue.Queue[Any] = job._in_background(Endless())
-    while not results.full():
-        threading.Event().wait(0.01)
-    threading.Event().wait(0.05)
-    assert len(taken) <= results.maxsize + 1
 
 
 @pytest.mark.parametrize(
