@@ -22,6 +22,7 @@ from typing import Any, Final
 from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConflictError, StorageError
+from pipeline.explain import explain, refused
 
 LOCK_SECONDS: Final = 30.0  # a file's lock is held for one small write
 LOCK_PAUSE: Final = 0.01  # between two tries
@@ -46,7 +47,7 @@ def write_new(uri: str, data: bytes, config: StorageConfig) -> None:
     except StorageError:
         raise
     except Exception as error:
-        raise storage.explain(error, uri) from error
+        raise explain(error, uri) from error
 
 
 def replace(uri: str, data: bytes, tag: str | None, config: StorageConfig) -> None:
@@ -71,7 +72,7 @@ def replace(uri: str, data: bytes, tag: str | None, config: StorageConfig) -> No
         except FileNotFoundError as error:
             raise _conflict(uri) from error
         except OSError as error:  # of the lock
-            raise storage.explain(error, uri) from error
+            raise explain(error, uri) from error
 
 
 def _replace_s3(uri: str, data: bytes, tag: str, config: StorageConfig) -> None:
@@ -98,8 +99,8 @@ def _put(uri: str, data: bytes, config: StorageConfig, **condition: str) -> None
         storage.bounded(fs, "call_s3", config, "put_object", Bucket=bucket, Key=key, Body=data, **condition)
     except Exception as error:
         gone = isinstance(error, FileNotFoundError) and "NoSuchKey" in repr(error.__cause__)
-        if not (gone or storage.refused(error)):
-            raise storage.explain(error, uri) from error
+        if not (gone or refused(error)):
+            raise explain(error, uri) from error
         with contextlib.suppress(FileNotFoundError):
             if storage.read(uri, config) == data:
                 return

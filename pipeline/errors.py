@@ -43,7 +43,7 @@ class ConfigError(MasklakeError):
 class StorageError(MasklakeError):
     """A bucket, prefix, endpoint or credential cannot be used; no single image is at fault."""
 
-    problem = ""  # the two halves of the message, where `storage.explain` made it
+    problem = ""  # the two halves of the message, where `explain` made it
     remedy = ""
 
 

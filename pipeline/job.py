@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.checkpoint import Checkpoint
-from pipeline import storage
+from pipeline import probes
 from pipeline.background import in_background
 from pipeline.blocks import (
     STAGES,
@@ -101,7 +101,7 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
         )
         if plan.todo == 0:
             return Summary.nothing_to_do(config.table, plan)
-        if not storage.check_table_store(config.table, config.storage):
+        if not probes.check_table_store(config.table, config.storage):
             reporter.say(
                 f"note: the store of {config.table} ignores conditional writes, so two runs at once on this "
                 "table could overwrite each other's commits: run one at a time"

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pipeline import storage
 from pipeline.config import StorageConfig
+from pipeline.explain import explain
 
 LISTERS = 16  # prefixes that are listed at the same time
 T = TypeVar("T")
@@ -48,7 +49,7 @@ def list_objects(uri: str, config: StorageConfig) -> Iterator[list[ObjectInfo]]:
         if not found and (single := _stat(fs, scheme, uri, config)):
             yield [single]
     except Exception as error:
-        raise storage.explain(error, uri) from error
+        raise explain(error, uri) from error
 
 
 def stat_many(uris: Sequence[str], config: StorageConfig) -> list[ObjectInfo | None]:
@@ -66,7 +67,7 @@ def stat_many(uris: Sequence[str], config: StorageConfig) -> list[ObjectInfo | N
         except PermissionError:
             return None
         except Exception as error:
-            raise storage.explain(error, uri) from error
+            raise explain(error, uri) from error
 
     with ThreadPoolExecutor(config.connections) as pool:
         return list(pool.map(one, uris))

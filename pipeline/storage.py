@@ -14,8 +14,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -24,14 +22,11 @@ import fsspec.asyn
 
 from pipeline.config import StorageConfig
 from pipeline.errors import FetchError, StorageError
-from pipeline.harmless import without_secrets
+from pipeline.explain import UNREACHABLE, explain, line, refused
 
 TRIES: Final = 4  # of one object, or of a listing's page
 PAUSE: Final = 0.2  # seconds before the second, doubled each time
 PATIENCE: Final = 10  # times `storage.timeout`, for what is not one image: a listing's page, a part, a plan
-COLOURS: Final = re.compile("\x1b\\[[0-9;]*m|↳")  # delta-rs draws its errors as a tree
-DENIED: Final = "access denied"  # the problem of a StorageError where a right is missing
-UNREACHABLE: Final = "the endpoint cannot be reached"
 CHANGED: Final = "the object changed after it was listed; the next run takes the new version"
 LOCAL_TAG: Final = re.compile(r"\d+-\d+")  # of ours: a manifest may name others
 T = TypeVar("T")
@@ -101,7 +96,7 @@ def filesystem(uri: str, config: StorageConfig) -> Any:
         ) from error
     except Exception as error:  # zip:// and sftp:// want more than an address, and each says so in its way
         raise StorageError(
-            f"{uri}: {scheme}:// cannot be used: {_line(error)}; use s3, gs, az, https or file"
+            f"{uri}: {scheme}:// cannot be used: {line(error)}; use s3, gs, az, https or file"
         ) from error
 
 
@@ -323,19 +318,6 @@ async def _again(get: Callable[[], Awaitable[bytes]]) -> bytes:
     raise AssertionError("unreachable")
 
 
-def refused(error: BaseException) -> bool:
-    """Return whether a store refused because of a condition: the ETag is another, or the object is there."""
-    codes = {answer["Error"].get("Code") for answer in _answers(error) if "Error" in answer}
-    return bool(codes & {"PreconditionFailed", "412", "ConditionalRequestConflict"})
-
-
-def _answers(error: BaseException) -> Iterator[dict[str, Any]]:
-    """Yield what an S3 store answered, as its client library keeps it with the error."""
-    for cause in _causes(error):
-        if isinstance(answer := getattr(cause, "response", None), dict):
-            yield answer
-
-
 def _fetch_error(error: BaseException) -> FetchError:
     if isinstance(error, FileNotFoundError):
         return FetchError("the object is gone: it was listed, then deleted")
@@ -343,7 +325,7 @@ def _fetch_error(error: BaseException) -> FetchError:
         return FetchError("no answer within the time limit (storage.timeout)")
     if refused(error):
         return FetchError(CHANGED)
-    return FetchError(_line(error))
+    return FetchError(line(error))
 
 
 # ---------------------------------------------------------------- write
@@ -424,159 +406,7 @@ def names_under(uri: str, config: StorageConfig) -> list[str]:
     return sorted(name.rstrip("/").rpartition("/")[2] for name in entries)
 
 
-class Abilities(NamedTuple):
-    """What a store can do that a table needs."""
-
-    parts: bool  # sends a part of an object where a part is asked for, as Parquet's readers do
-    fenced: bool  # refuses to create an object twice (If-None-Match)
-
-
-def abilities(folder: str, config: StorageConfig) -> Abilities:
-    """Return what the store can do, by trying it with an object below `folder` that is deleted again.
-
-    Stores other than S3 and local folders are taken at their word. Raises StorageError if nothing can be
-    written, read or deleted there.
-    """
-    scheme, path = split(canonical(folder))
-    if scheme != "s3":
-        return Abilities(parts=True, fenced=True)
-    fs = filesystem(folder, config)
-    bucket, _, key = f"{path}/.probe-{uuid.uuid4().hex}".partition("/")
-    try:
-        try:
-            put = {"Bucket": bucket, "Key": key, "Body": b"12", "IfNoneMatch": "*"}
-            bounded(fs, "call_s3", config, "put_object", **put)
-            part = bounded(fs, "call_s3", config, "get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
-            parts = part["ResponseMetadata"]["HTTPStatusCode"] == 206
-            fenced = _refuses_second(fs, bucket, key)
-        except Exception:
-            with contextlib.suppress(Exception):  # what was written may be there, even if no answer came
-                fs.call_s3("delete_object", Bucket=bucket, Key=key)
-            raise
-        fs.call_s3("delete_object", Bucket=bucket, Key=key)
-    except Exception as error:
-        raise explain(error, folder) from error
-    return Abilities(parts, fenced)
-
-
-def _refuses_second(fs: Any, bucket: str, key: str) -> bool:
-    try:
-        fs.call_s3("put_object", Bucket=bucket, Key=key, Body=b"34", IfNoneMatch="*")
-    except Exception:
-        return True
-    return False
-
-
-def check_table_store(folder: str, config: StorageConfig) -> bool:
-    """Return whether the store refuses to create an object twice (If-None-Match), by trying it.
-
-    Leaves nothing behind. Raises StorageError if nothing can be written there, or no part of an object read.
-    """
-    can = abilities(folder, config)
-    if not can.parts:
-        raise StorageError(
-            f"{folder}: the store sends the whole object where a part of it is asked for, "
-            "so no table can be read there: name a table on another store"
-        )
-    return can.fenced
-
-
-def credentials_method(uri: str, config: StorageConfig, seconds: float) -> str | None:
-    """Return where the credentials for S3 come from, as botocore calls it, or None if there are none.
-
-    Raises TimeoutError if whoever gives them does not within `seconds`, and StorageError.
-    """
-    try:
-        fs = filesystem(uri, config)
-        fs.connect()
-        given = asyncio.run_coroutine_threadsafe(fs.session.get_credentials(), fs.loop).result(seconds)
-    except TimeoutError:
-        raise
-    except Exception as error:  # of botocore, which has many
-        raise explain(error, uri) from error
-    return None if given is None else str(given.method)
-
-
-def server_time(uri: str, config: StorageConfig) -> datetime | None:
-    """Return the time of an S3 store's clock, cut to the second, or None where it does not say.
-
-    A refusal says it, too. Raises StorageError if the store cannot be reached.
-    """
-    fs = filesystem(uri, config)
-    answer: Any
-    try:
-        answer = asked(fs, "call_s3", config, "head_bucket", Bucket=split(uri)[1].partition("/")[0])
-    except Exception as error:
-        answer = next(_answers(error), None)
-        if answer is None:
-            raise explain(error, uri) from error
-    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    return parsedate_to_datetime(date) if date else None
-
-
 def _address(uri: str) -> str:
     """Return what fsspec's calls for single files take: the path, or for the web the whole URI."""
     scheme, path = split(uri)
     return uri if scheme in ("http", "https") else path
-
-
-# ---------------------------------------------------------------- errors
-
-
-def explain(error: BaseException, uri: str) -> StorageError:
-    """Return the one clear line for what a store's client library raised about `uri`.
-
-    It is transient unless the reason is known, and will be the same the next time.
-    """
-    if isinstance(error, StorageError):
-        return error
-    names = {type(cause).__name__ for cause in _causes(error)}
-    text = " ".join(str(cause) for cause in _causes(error))
-    bucket = split(uri)[1].partition("/")[0]
-    transient = False
-    if names & {"NoCredentialsError", "PartialCredentialsError"}:
-        problem = "no credentials"
-        remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use --anonymous"
-    elif "InvalidAccessKeyId" in text or "SignatureDoesNotMatch" in text:
-        problem = "the store refuses the credentials"
-        remedy = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    elif "RequestTimeTooSkewed" in text:
-        problem, remedy = "the store refuses this machine's time", "set the clock of this machine"
-    elif "NoSuchBucket" in text or "bucket does not exist" in text.lower():
-        problem, remedy = f"there is no bucket {bucket!r}", "check its name and --endpoint-url"
-    elif "QuotaExceeded" in text or "quota exceeded" in text:
-        problem = "the quota is used up"
-        remedy = "free some space or let the quota be raised, and run the same command again"
-    elif isinstance(error, PermissionError) or "AccessDenied" in text or "Forbidden" in text:
-        problem, remedy = DENIED, "check the credentials and the rights to list, read and write"
-    elif isinstance(error, FileNotFoundError):
-        problem, remedy = "not found", "check the bucket or folder and its spelling"
-    elif names & {
-        "EndpointConnectionError",
-        "ConnectTimeoutError",
-        "ConnectionRefusedError",
-        "ClientConnectorError",
-        "ClientConnectorDNSError",
-    }:
-        problem = UNREACHABLE
-        remedy = f"check --endpoint-url and the network ({_line(error)})"
-        transient = True
-    elif "No space left" in text or "InsufficientStorage" in text:
-        problem = "no space left on the device"
-        remedy = "free some and run the same command again"
-    else:
-        problem, remedy, transient = _line(error), "", True
-    explained = StorageError(f"{uri}: {problem}: {remedy}" if remedy else f"{uri}: {problem}")
-    explained.transient, explained.problem, explained.remedy = transient, problem, remedy
-    return explained
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _line(error: BaseException) -> str:
-    text = without_secrets(" ".join(COLOURS.sub("", str(error)).split()))[:300]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -29,6 +29,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from pipeline import storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConcurrentRunError, TableError
+from pipeline.explain import explain
 from pipeline.schema import FILE_ROW, PARTITIONS, ROW
 
 RUN: Final = "masklake-run"
@@ -273,7 +274,7 @@ class Table:
                 retention_hours=retention_hours, dry_run=dry_run, enforce_retention_duration=False, full=True
             )
         except (DeltaError, OSError) as error:
-            raise storage.explain(error, self.uri) from error
+            raise explain(error, self.uri) from error
         return set(paths)
 
     def _small_files(self) -> Iterator[list[File]]:
@@ -360,7 +361,7 @@ class Table:
                 if self._is_there(mark):
                     break
                 if attempt == COMMIT_TRIES - 1:
-                    raise storage.explain(error, self.uri) from error
+                    raise explain(error, self.uri) from error
             else:
                 break
         self._fences[fence] = target
@@ -506,14 +507,14 @@ def _patiently(uri: str, config: StorageConfig, call: Callable[[], T]) -> T:
         known = isinstance(error, DeltaError | OSError | ValueError) and not isinstance(
             error, TableNotFoundError
         )
-        return known and (storage.explain(error, uri).transient or isinstance(error, FileNotFoundError))
+        return known and (explain(error, uri).transient or isinstance(error, FileNotFoundError))
 
     try:
         return storage.patiently(call, config, may_pass, READ_TRIES)
     except TableNotFoundError as error:
         raise TableError(f"{uri}: its _delta_log holds no readable table") from error
     except (DeltaError, OSError, ValueError) as error:
-        raise storage.explain(error, uri) from error
+        raise explain(error, uri) from error
 
 
 def _add(part: Part, now_ms: int, *, data_change: bool) -> AddAction:

@@ -5,10 +5,11 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
-from pipeline import listing, storage
+from pipeline import listing, probes, storage
 from pipeline.config import SourceConfig, StorageConfig
 from pipeline.doctor.finding import Finding, Findings, fail, note, ok
 from pipeline.errors import FetchError, MasklakeError, StorageError
+from pipeline.explain import DENIED
 from pipeline.inventory import image_pages
 from pipeline.registry.aliases import resolve
 from pipeline.registry.versions import Registry
@@ -36,7 +37,7 @@ def credentials(uri: str, config: StorageConfig) -> Findings:
         yield ok("credentials", "none: public buckets are read without")
         return
     try:
-        method = storage.credentials_method(uri, config, CREDENTIAL_SECONDS)
+        method = probes.credentials_method(uri, config, CREDENTIAL_SECONDS)
     except TimeoutError:
         found = f"whoever gives them did not within {CREDENTIAL_SECONDS:.0f} s"
         yield fail("credentials", found, KEYS)
@@ -54,7 +55,7 @@ def clock(uri: str, config: StorageConfig) -> Findings:
     """Yield how far this machine's clock is from that of the S3 store."""
     began = time.time()
     try:
-        theirs = storage.server_time(uri, config)
+        theirs = probes.server_time(uri, config)
     except MasklakeError as error:
         yield note("clock", f"not compared: {error}", "mend first what is said of the store")
         return
@@ -146,6 +147,6 @@ def problem(name: str, error: Exception, right: str) -> Finding:
         return fail(name, found, remedy) if found else fail(name, remedy, "look at it there")
     uri = str(error).partition(f": {error.problem}")[0]
     remedy = error.remedy or "this is the store's own answer: ask whoever runs it"
-    if error.problem == storage.DENIED:
+    if error.problem == DENIED:
         remedy = f"give these credentials the right to {right} (S3: {S3_RIGHTS[right]})"
     return fail(name, f"{uri}: {error.problem}", remedy)

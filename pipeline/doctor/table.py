@@ -4,7 +4,7 @@ import contextlib
 import uuid
 from pathlib import Path
 
-from pipeline import conditional, listing, storage
+from pipeline import conditional, listing, probes, storage
 from pipeline.config import SourceConfig, StorageConfig
 from pipeline.doctor.finding import Finding, Findings, fail, note, ok
 from pipeline.doctor.store import problem
@@ -70,7 +70,7 @@ def _store(uri: str, config: StorageConfig) -> Findings:
     if storage.split(uri)[0] == "file":
         yield _links(uri, config)
         return
-    can = storage.abilities(uri, config)
+    can = probes.abilities(uri, config)
     if can.parts:
         yield ok("table: ranges", "the store sends parts of objects")
     else:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, MasklakeError
+from pipeline.explain import explain
 from pipeline.table import open_dataset
 from pipeline.train import split
 from pipeline.train.config import LabelledConfig
@@ -55,7 +56,7 @@ def open_delta(source: str, config: StorageConfig) -> Opened:
                 columns=columns, batch_size=rows, batch_readahead=1, fragment_readahead=1
             )
         except (pa.ArrowException, OSError) as error:
-            raise storage.explain(error, source) from error
+            raise explain(error, source) from error
 
     return Opened(source, dataset.schema, batches)
 
@@ -77,7 +78,7 @@ def open_parquet(source: str, uris: Sequence[str], config: StorageConfig) -> Ope
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(f"{uri}: not readable as Parquet: {reason}") from error
         except OSError as error:
-            raise storage.explain(error, uri) from error
+            raise explain(error, uri) from error
 
     def batches(columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         for uri in uris:

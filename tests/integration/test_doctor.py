@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from pipeline import storage
+from pipeline import probes
 from pipeline.config import SourceConfig, StorageConfig
 from pipeline.doctor import ray_start, store, table
 from pipeline.doctor.examine import Check, examine
@@ -141,7 +141,7 @@ def test_the_probe_of_a_store_says_what_it_may_not(
     """`segment` asks the store, too: what is missing is one clear line, and the probe goes if it can."""
     config, bucket = reach(radosgw), radosgw.new_bucket()
     with denied(radosgw, bucket, action), pytest.raises(StorageError, match="access denied"):
-        storage.abilities(f"{bucket}/masks", config)
+        probes.abilities(f"{bucket}/masks", config)
     assert len(radosgw.files.find(bucket)) == (action == "s3:DeleteObject")
 
 

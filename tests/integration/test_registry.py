@@ -13,6 +13,7 @@ import pytest
 from pipeline import conditional, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConflictError
+from pipeline.explain import refused
 from pipeline.registry import versions
 from pipeline.registry.versions import Registry
 from tests.integration.commands import clean_environment, faults, run
@@ -117,7 +118,7 @@ def test_the_store_itself_refuses_a_stale_version(radosgw: Store) -> None:
     for condition in ({"IfMatch": tag}, {"IfMatch": now}, {"IfNoneMatch": "*"}):
         with pytest.raises(OSError) as caught:  # noqa: PT011 - its cause is looked at
             put("put_object", Bucket=bucket, Key="a", Body=b"three", **condition)
-        assert storage.refused(caught.value)
+        assert refused(caught.value)
 
 
 # ---------------------------------------------------------------- commands

@@ -7,7 +7,7 @@ import pytest
 from pipeline.config import StorageConfig
 from pipeline.encode import decode_mask
 from pipeline.errors import StorageError
-from pipeline.storage import check_table_store
+from pipeline.probes import check_table_store
 from tests.integration.commands import faults, run
 from tests.integration.images import HOSTILE_NAMES, image
 from tests.integration.stores import Store, check_once_each, rows_of

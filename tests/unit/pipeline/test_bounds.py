@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pipeline import conditional, listing, storage, table
+from pipeline import conditional, listing, probes, storage, table
 from pipeline.config import StorageConfig
 from pipeline.errors import StorageError
 
@@ -33,8 +33,8 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         lambda config: storage.names_under(URI, config),
         lambda config: storage.write(URI, b"x", config),
         lambda config: storage.delete(URI, config),
-        lambda config: storage.server_time(URI, config),
-        lambda config: storage.abilities(URI, config),
+        lambda config: probes.server_time(URI, config),
+        lambda config: probes.abilities(URI, config),
         lambda config: conditional.write_new(URI, b"x", config),
         lambda config: conditional.replace(URI, b"x", "tag", config),
     ],
