@@ -48,7 +48,7 @@ ROW: Final = pa.schema(
         pa.field("error", ERROR),  # null when ok
         pa.field("width", pa.int32()),  # pixels, as displayed (EXIF orientation applied)
         pa.field("height", pa.int32()),
-        pa.field("mask", IMAGE),  # 8-bit palette PNG, value = class id
+        pa.field("mask", IMAGE),  # palette PNG of 1 to 8 bits, value = class id
         pa.field("class_pixels", pa.list_(pa.int64())),  # by class id
         pa.field("confidence", pa.float32()),  # mean probability of the winning class
         pa.field("attention", pa.list_(ATTENTION)),

@@ -41,16 +41,32 @@ def test_masks_come_back_exactly(labels_HW: NDArray[np.uint8], data: st.DataObje
     np.testing.assert_array_equal(labels_back_HW, labels_HW)
 
 
-def test_mask_is_an_8_bit_palette_png_in_the_class_colours() -> None:
+@pytest.mark.parametrize(
+    ("classes", "bits"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 4), (16, 4), (17, 8), (256, 8)]
+)
+def test_mask_is_a_palette_png_in_the_class_colours(classes: int, bits: int) -> None:
     """Any viewer shows a mask in its classes' colours, and any reader finds the ids as pixel values."""
-    labels_HW = np.arange(12, dtype=np.uint8).reshape(3, 4) % 4
-    png = encode_mask(labels_HW, PALETTE)
-    assert (png[24], png[25]) == (8, 3)  # bits, colour type
+    labels_HW = (np.arange(21 * 300) % classes).astype(np.uint8).reshape(21, 300)[:, :-1]
+    palette = [(i, 255 - i, i // 2) for i in range(classes)]
+    png = encode_mask(labels_HW, palette)
+    assert (png[24], png[25]) == (bits, 3)  # bits, colour type
     with Image.open(io.BytesIO(png)) as image:
         np.testing.assert_array_equal(np.asarray(image), labels_HW)
         np.testing.assert_array_equal(
-            np.asarray(image.convert("RGB")), np.array(PALETTE, np.uint8)[labels_HW]
+            np.asarray(image.convert("RGB")), np.array(palette, np.uint8)[labels_HW]
         )
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 1.0])
+def test_masks_are_no_larger_than_those_of_pillow(noise: float) -> None:
+    """Whether regions are smooth, have ragged seams, or are none: not larger than at Pillow's level 6."""
+    chance = np.random.default_rng(1)
+    y, x = np.mgrid[:256, :256] / 256
+    fields = [np.sin(9 * x * chance.random() + i) + np.cos(9 * y * chance.random() + i) for i in range(8)]
+    labels_HW = (np.stack(fields) + noise * chance.standard_normal((8, 256, 256))).argmax(0).astype(np.uint8)
+    image = Image.fromarray(labels_HW)
+    image.putpalette(bytes(24))
+    assert len(encode_mask(labels_HW, PALETTE * 2)) <= len(save(image, compress_level=6))
 
 
 def test_equal_masks_give_equal_bytes() -> None:
