@@ -209,8 +209,8 @@ class Wanted(NamedTuple):
 def read_many(objects: Sequence[Wanted], config: StorageConfig) -> list[bytes | FetchError]:
     """Return the content of each object, in order, or the FetchError that says why there is none.
 
-    What is read is what was listed: on S3 the ETag goes along as If-Match, of a local file size and time are
-    compared, and everywhere the size, since an answer can be cut without a sign of it.
+    What is read is what was listed: on S3 the ETag goes along as If-Match and has to come back, of a local
+    file size and time are compared, and everywhere the size, since an answer can be cut without a sign of it.
     """
     results: list[bytes | FetchError] = [FetchError("not read")] * len(objects)
     by_scheme: dict[str, list[int]] = {}
@@ -289,7 +289,9 @@ async def _get(fs: Any, wanted: Wanted) -> bytes:
     if scheme != "s3":
         data = await fs._cat_file(_address(wanted.uri))
     else:
-        data, _ = await _get_s3(fs, path, **({"IfMatch": f'"{wanted.etag}"'} if wanted.etag else {}))
+        data, etag = await _get_s3(fs, path, **({"IfMatch": f'"{wanted.etag}"'} if wanted.etag else {}))
+        if wanted.etag and etag != wanted.etag:  # not every store honours the condition
+            raise FetchError(CHANGED)
     return _whole(data, wanted)
 
 
@@ -319,6 +321,8 @@ async def _again(get: Callable[[], Awaitable[bytes]]) -> bytes:
 
 
 def _fetch_error(error: BaseException) -> FetchError:
+    if isinstance(error, FetchError):
+        return error
     if isinstance(error, FileNotFoundError):
         return FetchError("the object is gone: it was listed, then deleted")
     if isinstance(error, TimeoutError):

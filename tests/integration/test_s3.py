@@ -6,8 +6,10 @@ import pytest
 
 from pipeline.config import StorageConfig
 from pipeline.encode import decode_mask
-from pipeline.errors import StorageError
+from pipeline.errors import FetchError, StorageError
+from pipeline.listing import list_objects
 from pipeline.probes import check_table_store
+from pipeline.storage import Wanted, read_many
 from tests.integration.commands import faults, run
 from tests.integration.images import HOSTILE_NAMES, image
 from tests.integration.stores import Store, check_once_each, rows_of
@@ -121,3 +123,19 @@ def test_what_cannot_be_fetched_is_tried_again(rclone: Store, checkpoint: Path, 
     check_once_each(rows, set(uris))
     assert {row["status"] for row in rows} == {"ok"}
     assert sum(row["run_id"] == failed["run_id"] for row in rows) == 3
+
+
+def test_what_is_read_is_the_version_that_was_listed(rclone: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object that changed after the listing, even to one as long, fails for itself; If-Match or not."""
+    for name, value in rclone.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket, config = rclone.new_bucket(), StorageConfig()
+    rclone.put(f"{bucket}/a.png", b"as it was")
+    rclone.put(f"{bucket}/b.png", b"unchanged")
+    pages = list(list_objects(bucket, config))
+    listed = {one.uri: Wanted(one.uri, one.etag, one.size) for page in pages for one in page}
+    rclone.put(f"{bucket}/a.png", b"as it is!")
+    changed, kept = read_many([listed[f"{bucket}/a.png"], listed[f"{bucket}/b.png"]], config)
+    assert isinstance(changed, FetchError)
+    assert "changed after it was listed" in str(changed)
+    assert kept == b"unchanged"
