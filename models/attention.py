@@ -44,6 +44,15 @@ class AttentionStatistics(NamedTuple):
         return self.received.shape[-2] * self.received.shape[-1]
 
 
+class AttentionInputs(NamedTuple):
+    """What `attention_statistics` takes: all that one attention block has to keep of a forward pass."""
+
+    q_BMND: Tensor
+    k_BMND: Tensor
+    grid: tuple[int, int]  # rows and columns of the tokens
+    residual_ratio_BM: Tensor
+
+
 class SelfAttention2d(nn.Module):
     """Self-attention over all positions of a feature map: `x + gamma · softmax(QKᵀ/√d)V`.
 
@@ -67,11 +76,16 @@ class SelfAttention2d(nn.Module):
 
     def forward_with_statistics(self, x_BCHW: Tensor) -> tuple[Tensor, AttentionStatistics]:
         """Return exactly what `forward` returns, and the statistics of the attention behind it."""
+        y_BCHW, inputs = self.forward_with_inputs(x_BCHW)
+        return y_BCHW, attention_statistics(*inputs)
+
+    def forward_with_inputs(self, x_BCHW: Tensor) -> tuple[Tensor, AttentionInputs]:
+        """Return exactly what `forward` returns, and what the statistics can be computed from later."""
         q_BMND, k_BMND = self._tokens(self.query(x_BCHW)), self._tokens(self.key(x_BCHW))
         update_BCHW = self._update(x_BCHW, q_BMND, k_BMND)
         rows, columns = x_BCHW.shape[-2:]
         ratio_BM = _norm_by_head(update_BCHW, self.heads) / _norm_by_head(x_BCHW, self.heads).clamp_min(1e-6)
-        return x_BCHW + update_BCHW, attention_statistics(q_BMND, k_BMND, (rows, columns), ratio_BM)
+        return x_BCHW + update_BCHW, AttentionInputs(q_BMND, k_BMND, (rows, columns), ratio_BM)
 
     def _update(self, x_BCHW: Tensor, q_BMND: Tensor, k_BMND: Tensor) -> Tensor:
         """Return `gamma · softmax(QKᵀ/√d)V` as a (B, C, H, W) map in channels_last order."""

@@ -30,7 +30,14 @@ import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch read
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.attention import REDUCTION, AttentionStatistics, SelfAttention2d, SkipGate
+from models.attention import (
+    REDUCTION,
+    AttentionInputs,
+    AttentionStatistics,
+    SelfAttention2d,
+    SkipGate,
+    attention_statistics,
+)
 
 DEFAULT_ATTENDED_WIDTH = 256  # channels of the level that has attention unless the config names levels
 
@@ -182,11 +189,16 @@ class AttentionUNet(nn.Module):
         Keys name the level of the block, as in "level4"; one step of its token grid is 2^level image pixels.
         The grid is that of the padded image: up to `config.stride` - 1 pixels longer at the right and bottom.
         """
-        statistics: dict[str, AttentionStatistics] = {}
-        return self._logits(x_BCHW, statistics), statistics
+        logits_BKHW, inputs = self.forward_with_inputs(x_BCHW)
+        return logits_BKHW, {name: attention_statistics(*given) for name, given in inputs.items()}
 
-    def _logits(self, x_BCHW: Tensor, statistics: dict[str, AttentionStatistics] | None) -> Tensor:
-        """Return the logits; fill `statistics`, if it is given, on the way."""
+    def forward_with_inputs(self, x_BCHW: Tensor) -> tuple[Tensor, dict[str, AttentionInputs]]:
+        """Return exactly the logits of `forward`, and by block what its statistics are computed from."""
+        inputs: dict[str, AttentionInputs] = {}
+        return self._logits(x_BCHW, inputs), inputs
+
+    def _logits(self, x_BCHW: Tensor, inputs: dict[str, AttentionInputs] | None) -> Tensor:
+        """Return the logits; fill `inputs`, if it is given, on the way."""
         height, width = x_BCHW.shape[-2:]
         x = x_BCHW
         if height % self.config.stride or width % self.config.stride:
@@ -198,10 +210,10 @@ class AttentionUNet(nn.Module):
             x = block(F.max_pool2d(x, 2) if level else x)
             if (name := f"level{level}") in self.attention:
                 attention = cast("SelfAttention2d", self.attention[name])
-                if statistics is None:
+                if inputs is None:
                     x = attention(x)
                 else:
-                    x, statistics[name] = attention.forward_with_statistics(x)
+                    x, inputs[name] = attention.forward_with_inputs(x)
             skips.append(x)
 
         x = skips.pop()

@@ -85,6 +85,9 @@ StallTimeout = Annotated[
     typer.Option("--stall-timeout", help="stop when nothing has moved for so many seconds [600]"),
 ]
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, bfloat16 or float32 [auto]")]
+Engine = Annotated[
+    str | None, typer.Option("--engine", help="auto, torch or openvino (the extra, on CPUs) [auto]")
+]
 TileBatch = Annotated[int | None, typer.Option("--tile-batch", help="tiles in one forward pass [16]")]
 
 
@@ -117,6 +120,7 @@ def segment(
     decode_timeout: DecodeTimeout = None,
     device: Device = None,
     precision: Precision = None,
+    engine: Engine = None,
     tile_batch: TileBatch = None,
     predict_timeout: PredictTimeout = None,
     actors: Annotated[
@@ -158,6 +162,7 @@ def segment(
             "decode.timeout": decode_timeout,
             "predict.device": device,
             "predict.precision": precision,
+            "predict.engine": engine,
             "predict.tile_batch": tile_batch,
             "predict.timeout": predict_timeout,
             "run.actors": actors,

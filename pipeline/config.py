@@ -70,6 +70,9 @@ class PredictConfig(Section):
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="auto: bfloat16 where the machine multiplies it natively"
     )
+    engine: Literal["auto", "torch", "openvino"] = Field(
+        "auto", description="auto: OpenVINO on a CPU where it is installed, else PyTorch"
+    )
     tile_batch: int = Field(16, ge=1, le=4096, description="tiles in one forward pass")
     threads: int = Field(0, ge=0, description="CPU threads of one actor; 0: all cores divided by actors")
     timeout: float = Field(

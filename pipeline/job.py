@@ -34,6 +34,7 @@ from pipeline.blocks import (
     write_lost,
 )
 from pipeline.config import JobConfig, PredictConfig, Recipe
+from pipeline.device import choose_device
 from pipeline.errors import (
     ClusterError,
     ConcurrentRunError,
@@ -47,7 +48,7 @@ from pipeline.harmless import without_secrets_in
 from pipeline.inventory import Plan, check_places, left_over, make_plan, nothing_seen
 from pipeline.lease import watched
 from pipeline.meters import MeteredSegmentBlock, Meters
-from pipeline.predict import check_tile_side, choose_device
+from pipeline.predict import check_tile_side
 from pipeline.progress import Reporter
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.report import StageReport, Summary

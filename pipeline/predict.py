@@ -9,6 +9,7 @@ h, w rows and columns of an attention map.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.preprocess import normalise
 from models.stretch import stretch
+from pipeline.device import choose_device, choose_dtype
+from pipeline.engine import Engine, TorchEngine
 from pipeline.errors import ConfigError, PredictError
 from pipeline.tiling import TileGrid, add_tiles, coverage, tile, window
 from pipeline.watchdog import ended_after
@@ -89,12 +91,13 @@ class Segmenter:
     ) -> None:
         check_tile_side(tiling.side, checkpoint.config.stride)
         self.device = choose_device(config.device)
-        self.dtype = choose_dtype(config.precision, self.device)
+        dtype = choose_dtype(config.precision, self.device)
         if config.threads and self.device.type == "cpu":
             torch.set_num_threads(config.threads)
-        self._model = checkpoint.model.folded().to(self.device, self.dtype)
-        self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
-        self._normalisation = checkpoint.normalisation
+        self._engine = make_engine(
+            config.engine, checkpoint, self.device, dtype, side=tiling.side, threads=config.threads
+        )
+        self._stretch = checkpoint.normalisation.stretch
         self._classes = checkpoint.config.classes
         self._side, self._overlap = tiling.side, tiling.overlap
         self._window = torch.from_numpy(window(tiling.side)).to(self.device)
@@ -114,8 +117,7 @@ class Segmenter:
         return [self([image])[0] for image in images]  # one is at fault: its neighbours must not be
 
     def __str__(self) -> str:
-        names = {torch.bfloat16: "bfloat16", torch.float32: "float32"}
-        return f"{names[self.dtype]} on {self.device_name}, BatchNorm folded, channels last"
+        return f"{self._engine}, on {self.device_name}"
 
     @property
     def device_name(self) -> str:
@@ -137,7 +139,7 @@ class Segmenter:
             for image, canvas in zip(images, canvases, strict=True)
             for corner, tile_SSC in zip(
                 canvas.grid.corners,
-                tile(stretch(image, self._normalisation.stretch), canvas.grid),
+                tile(stretch(image, self._stretch), canvas.grid),
                 strict=True,
             )
         )
@@ -164,9 +166,8 @@ class Segmenter:
         Where the device's memory does not hold the batch, it is halved, for all batches to come as well.
         """
         try:
-            x_BCSS = normalise(torch.from_numpy(tiles_BSSC).to(self.device), self._normalisation, self.dtype)
-            logits_BKSS, statistics = self._model.forward_with_statistics(x_BCSS)
-            return torch.softmax(logits_BKSS.float(), dim=1), {
+            scores_BKSS, statistics = self._engine(tiles_BSSC)
+            return scores_BKSS, {
                 block: BlockStatistics(
                     torch.stack([getattr(values, name) for name in SUMMED], dim=1),
                     values.received.mean(dim=1),
@@ -299,32 +300,33 @@ def _as_bytes(values: Tensor) -> NDArray[np.uint8]:
     return values.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
-# ---------------------------------------------------------------- device and precision
-
-
 def check_tile_side(side: int, stride: int) -> None:
     """Raise ConfigError if a network of this stride cannot be given tiles of `side` pixels."""
     if side % stride:
         raise ConfigError(f"--tile {side}: this network needs tiles of a multiple of {stride} pixels")
 
 
-def choose_device(wanted: str) -> torch.device:
-    """Return the device for `auto`, `cpu` or `cuda`. Raises ConfigError if there is no such device."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: no CUDA device is here; use --device cpu, or auto")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+def make_engine(
+    wanted: str,
+    checkpoint: "Checkpoint",
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    side: int,
+    threads: int,
+) -> Engine:
+    """Return the engine for `auto`, `torch` or `openvino`; auto is OpenVINO on a CPU where it is installed.
 
+    `side` is that of all tiles, in pixels; `threads` those of a CPU, 0 for all cores. Raises ConfigError if
+    the engine is not here, or not for this device.
+    """
+    on_cpu, here = device.type == "cpu", find_spec("openvino") is not None
+    if wanted == "openvino" and not on_cpu:
+        raise ConfigError("--engine openvino: it runs on CPUs, and the device is a GPU: add --device cpu")
+    if wanted == "openvino" and not here:
+        raise ConfigError("--engine openvino: the package is not here: pip install 'masklake[openvino]'")
+    if wanted == "torch" or not (on_cpu and here):
+        return TorchEngine(checkpoint, device, dtype)
+    from pipeline.engine_openvino import OpenVinoEngine
 
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """Return the dtype for `auto`, `bfloat16` or `float32`; auto is bfloat16 where the hardware has it."""
-    if wanted == "auto":
-        return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
-    return torch.bfloat16 if wanted == "bfloat16" else torch.float32
-
-
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Return whether the device multiplies bfloat16 itself (else it would be emulated, and slower)."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return OpenVinoEngine(checkpoint, dtype, side=side, threads=threads)

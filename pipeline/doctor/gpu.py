@@ -6,8 +6,8 @@ from typing import Final
 
 import torch
 
+from pipeline.device import has_native_bfloat16
 from pipeline.doctor.finding import Findings, fail, note, ok
-from pipeline.predict import has_native_bfloat16
 
 DRIVER: Final = Path("/proc/driver/nvidia/version")  # the kernel's, there where the driver is loaded
 GB: Final = 1e9

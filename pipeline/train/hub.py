@@ -19,7 +19,7 @@ def run_worker(given: Mapping[str, Any]) -> None:
     import ray.train
     import torch
 
-    from pipeline.predict import choose_dtype
+    from pipeline.device import choose_dtype
     from pipeline.train.loop import Place
     from pipeline.train.worker import work
 

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline import storage
+from pipeline.device import choose_device
 from pipeline.errors import ClusterError, ConfigError, InterruptedRun, MasklakeError, StalledError
 from pipeline.lease import watched
-from pipeline.predict import check_tile_side, choose_device
+from pipeline.predict import check_tile_side
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.session import SPARE_CPUS, Signals, last_line, ray_session
 from pipeline.train.config import FinetuneConfig, WorkersConfig

@@ -18,7 +18,7 @@ from models.checkpoint import ClassInfo
 from models.preprocess import Normalisation
 from pipeline.config import StorageConfig
 from pipeline.demo.nuclei import generate
-from pipeline.predict import choose_device, choose_dtype
+from pipeline.device import choose_device, choose_dtype
 from pipeline.session import Signals, ray_session
 from pipeline.train.config import CropsConfig, FinetuneConfig, LabelledConfig, NetworkConfig, OptimConfig
 from pipeline.train.folder import claim

@@ -41,7 +41,7 @@ def test_a_segmenter_says_what_it_takes_of_its_gpu(checkpoint: Checkpoint) -> No
     segmenter = Segmenter(checkpoint, PredictConfig(), TilingConfig())
     segmenter(_images())
     assert segmenter.device_name == torch.cuda.get_device_name()
-    weights = sum(tensor.nbytes for tensor in segmenter._model.state_dict().values())
+    weights = sum(tensor.numel() * 2 for tensor in checkpoint.model.parameters())  # bfloat16
     assert segmenter.gpu_bytes is not None
     assert weights < segmenter.gpu_bytes <= torch.cuda.mem_get_info()[1]
 

@@ -19,6 +19,9 @@ LAYERS = (
     ("explain",),
     ("storage",),
     ("probes",),
+    ("device",),
+    ("engine",),
+    ("engine_openvino",),
     ("listing", "decode", "tiling", "predict", "encode", "progress", "session", "demo.nuclei", "demo.server"),
     ("conditional", "train.labels", "train.split", "train.coco", "train.metrics", "train.progress"),
     ("registry.versions", "lease", "train.labelled"),
@@ -57,7 +60,7 @@ BESIDE = {("predict", "tiling")}  # the exception
 PURE = ("decode", "tiling", "encode", "png", "room", "sizing")
 
 # What may import `models`; `models` itself imports nothing of ours but `models`.
-MAY_IMPORT_MODELS = ("predict", "registry.", "train.", "job")
+MAY_IMPORT_MODELS = ("engine", "predict", "registry.", "train.", "job")
 
 # A library that one place knows, so that only this place changes with it.
 ONLY_IN = {
@@ -79,7 +82,16 @@ ONLY_IN = {
     "botocore": (),
     "deltalake": ("pipeline.table",),
     "prefect": ("flows",),
-    "torch": ("models", "pipeline.doctor.gpu", "pipeline.predict", "pipeline.train"),
+    "openvino": ("pipeline.engine_openvino",),
+    "torch": (
+        "models",
+        "pipeline.device",
+        "pipeline.doctor.gpu",
+        "pipeline.engine",
+        "pipeline.engine_openvino",
+        "pipeline.predict",
+        "pipeline.train",
+    ),
     "safetensors": ("models.checkpoint",),
     "pydantic": ("pipeline.config", "pipeline.train.config", "flows.night", "flows.deployments"),
     "typer": (
@@ -122,7 +134,18 @@ NOT_WITH_CLI = (
 )
 
 # Prediction is used on machines that have nothing but torch, numpy and safetensors.
-NOT_WITH_PREDICT = ("ray", "prefect", "pydantic", "fsspec", "s3fs", "pyarrow", "deltalake", "rich", "typer")
+NOT_WITH_PREDICT = (
+    "ray",
+    "prefect",
+    "pydantic",
+    "fsspec",
+    "s3fs",
+    "pyarrow",
+    "deltalake",
+    "rich",
+    "typer",
+    "openvino",
+)
 
 
 def files() -> dict[str, Path]:
@@ -272,7 +295,9 @@ checkpoint = Checkpoint(
     model=AttentionUNet(config).eval(), config=config, classes=(), metrics={{}}, digest="",
     normalisation=Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3),
 )
-settings = SimpleNamespace(device="cpu", precision="float32", tile_batch=2, threads=1, timeout=60.0)
+settings = SimpleNamespace(
+    device="cpu", precision="float32", engine="auto", tile_batch=2, threads=1, timeout=60
+)
 segmenter = Segmenter(checkpoint, settings, SimpleNamespace(side=32, overlap=0))
 print(segmenter([np.zeros((40, 50, 3), np.uint8)])[0].labels_HW.shape)
 """

@@ -13,10 +13,11 @@ from models.attention_unet import AttentionUNet, AttentionUNetConfig
 from models.checkpoint import Checkpoint
 from models.preprocess import Normalisation, normalise
 from models.stretch import stretch
-from pipeline import predict
+from pipeline import engine, predict
 from pipeline.config import PredictConfig, TilingConfig
+from pipeline.device import choose_device, choose_dtype
 from pipeline.errors import ConfigError, PredictError
-from pipeline.predict import Segmentation, Segmenter, choose_device, choose_dtype
+from pipeline.predict import Segmentation, Segmenter
 from pipeline.tiling import TileGrid, tile, window
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,7 +34,7 @@ def image(height: int, width: int, seed: int = 0) -> Image:
 
 
 def segmenter(checkpoint: Checkpoint, precision: Any = "float32", tile_batch: int = 3) -> Segmenter:
-    config = PredictConfig(device="cpu", precision=precision, tile_batch=tile_batch)
+    config = PredictConfig(device="cpu", precision=precision, engine="torch", tile_batch=tile_batch)
     return Segmenter(checkpoint, config, TilingConfig(side=SIDE, overlap=OVERLAP))
 
 
@@ -297,7 +298,7 @@ def fail_on(monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Image], Exceptio
             raise error
         return normalise(tiles_BSSC, *args)
 
-    monkeypatch.setattr(predict, "normalise", normalise_or_fail)
+    monkeypatch.setattr(engine, "normalise", normalise_or_fail)
     return batches
 
 
@@ -371,8 +372,8 @@ def test_bfloat16_says_nearly_the_same(tiny: Checkpoint) -> None:
 
 def test_the_segmenter_says_how_it_runs(tiny: Checkpoint) -> None:
     """Precision and place are named, with what was done to the network."""
-    assert str(segmenter(tiny)) == "float32 on CPU, BatchNorm folded, channels last"
-    assert str(segmenter(tiny, "bfloat16")).startswith("bfloat16 on CPU")
+    assert str(segmenter(tiny)) == "float32 by PyTorch, BatchNorm folded, channels last, on CPU"
+    assert str(segmenter(tiny, "bfloat16")).startswith("bfloat16 by PyTorch")
 
 
 def test_a_device_that_is_not_there_is_a_clear_error(

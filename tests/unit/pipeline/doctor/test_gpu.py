@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.device import has_native_bfloat16
 from pipeline.doctor.gpu import gpu
-from pipeline.predict import has_native_bfloat16
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 NO_DRIVER = Path("/nonexistent")

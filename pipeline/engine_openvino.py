@@ -1,0 +1,104 @@
+"""The network by OpenVINO, whose convolutions on a CPU are two to four times as fast as PyTorch's.
+
+Attention statistics stay PyTorch's, in float32, from the queries and keys that come out.
+
+Shape suffixes as in `engine`.
+"""
+
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.attention import AttentionInputs, AttentionStatistics, attention_statistics
+from models.attention_unet import AttentionUNet
+from models.preprocess import normalise
+from pipeline.engine import NAMES
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # else each import is told its makers
+import openvino  # noqa: E402 - only now
+
+if TYPE_CHECKING:
+    from models.checkpoint import Checkpoint
+
+BATCH: Final = 4  # tiles at once: a compiled network has one shape, and more at once fit no cache
+HINTS: Final = {torch.bfloat16: "bf16", torch.float32: "f32"}
+
+
+class OpenVinoEngine:
+    """A network compiled for one batch of tiles of one side, on the CPU."""
+
+    def __init__(self, checkpoint: "Checkpoint", dtype: torch.dtype, *, side: int, threads: int) -> None:
+        self._dtype, self._normalisation = dtype, checkpoint.normalisation
+        shape = (BATCH, side, side, checkpoint.config.in_channels)
+        self._grids = {
+            f"level{level}": (side >> level, side >> level) for level in checkpoint.config.attended_levels
+        }
+        graph = openvino.convert_model(_traced(_Flat(checkpoint.model.folded()), torch.zeros(shape)))
+        graph.reshape(shape)
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": HINTS[dtype],
+            "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch: images wait for no other
+        }
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = threads
+        self._request = openvino.Core().compile_model(graph, "CPU", options).create_infer_request()
+
+    def __call__(self, tiles_BSSC: NDArray[np.uint8]) -> tuple[Tensor, dict[str, AttentionStatistics]]:
+        """Compute, as `Engine` says; the last batch is filled up with black tiles."""
+        pieces = [
+            self._batch(tiles_BSSC[start : start + BATCH]) for start in range(0, len(tiles_BSSC), BATCH)
+        ]
+        scores, statistics = zip(*pieces, strict=True)
+        return torch.cat(scores), {
+            block: AttentionStatistics(*map(torch.cat, zip(*(one[block] for one in statistics), strict=True)))
+            for block in self._grids
+        }
+
+    def _batch(self, tiles_BSSC: NDArray[np.uint8]) -> tuple[Tensor, dict[str, AttentionStatistics]]:
+        count = len(tiles_BSSC)
+        tiles = torch.zeros((BATCH, *tiles_BSSC.shape[1:]), dtype=torch.uint8)
+        tiles[:count] = torch.from_numpy(tiles_BSSC)
+        x_BSSC = normalise(tiles, self._normalisation).permute(0, 2, 3, 1)
+        # What comes out is the request's own memory, until it is asked again: no result may point there.
+        out = self._request.infer([x_BSSC.numpy()], share_inputs=True, share_outputs=True)
+        logits_BKSS, *flat = (torch.from_numpy(out[index])[:count] for index in range(len(out)))
+        statistics = {}
+        for number, (block, grid) in enumerate(self._grids.items()):
+            q_BMND, k_BMND, ratio_BM = flat[3 * number : 3 * number + 3]
+            inputs = AttentionInputs(q_BMND, k_BMND, grid, ratio_BM.clone())
+            statistics[block] = attention_statistics(*inputs)
+        return torch.softmax(logits_BKSS, dim=1), statistics
+
+    def __str__(self) -> str:
+        return f"{NAMES[self._dtype]} by OpenVINO, BatchNorm folded"
+
+
+class _Flat(nn.Module):
+    """The network with its inputs as they lie in memory, and all that comes out of it in one tuple."""
+
+    def __init__(self, model: AttentionUNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x_BSSC: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits; then queries, keys and residual ratio of each block."""
+        logits_BKSS, inputs = self.model.forward_with_inputs(x_BSSC.permute(0, 3, 1, 2))
+        flat = (t for one in inputs.values() for t in (one.q_BMND, one.k_BMND, one.residual_ratio_BM))
+        return (logits_BKSS, *flat)
+
+
+def _traced(network: nn.Module, x: Tensor) -> torch.jit.ScriptModule:
+    """Return the network as what it does with an input like `x`; all shapes become constants, as is meant."""
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit._trace.TracerWarning)
+        # Deprecated for torch.export, which takes 5 s longer: most of it imports what nothing else needs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
+            network, x, check_trace=False
+        )
+    return traced
