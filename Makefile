@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+PEERS := .venv/peers/ready
 PACKAGES := pipeline models flows tests
 
 .PHONY: help setup demo test test-slow test-gpu check format bench chaos fuzz audit train-nuclei train-nuclei-plain lock clean
@@ -39,8 +40,12 @@ format: $(READY) ## rewrite the sources in the project's format
 	$(BIN)/ruff format $(PACKAGES)
 	$(BIN)/ruff check --fix $(PACKAGES)
 
-bench: $(READY) ## measure; prints tables of ratios
-	$(BIN)/python -m tests.bench
+bench: $(PEERS) ## measure; prints a table of ratios (ONLY="masks network" for some of it)
+	PYTHONPATH=.venv/peers $(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
+
+$(PEERS): tests/bench/peers/requirements.txt $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target .venv/peers --requirement $<
+	@touch $@
 
 chaos: $(READY) ## hurt runs in every way, and count what is lost, doubled or wrong; takes hours
 	$(BIN)/python -m tests.faults

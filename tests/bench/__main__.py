@@ -15,12 +15,27 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as Grid
 
-from tests.bench import hosts, listing, memory, nights, planning, refusals, throughput, training
+from tests.bench import (
+    first_row,
+    hosts,
+    listing,
+    masks,
+    memory,
+    network,
+    nights,
+    planning,
+    refusals,
+    training,
+    whole_job,
+)
 from tests.bench.figure import Figure
 from tests.machine import machine
 
 BENCHES = {
-    "throughput": throughput.measure,
+    "whole_job": whole_job.measure,
+    "first_row": first_row.measure,
+    "masks": masks.measure,
+    "network": network.measure,
     "memory": memory.measure,
     "listing": listing.measure,
     "planning": planning.measure,

@@ -47,6 +47,7 @@ def main() -> None:
     report = {
         "images": summary.images,
         "failed": summary.failed,
+        "started": STARTED,
         "seconds": time.time() - STARTED,
         "commits": clock.commits,
         "peak_mb": int(peak_kib) / 1024,

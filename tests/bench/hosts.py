@@ -104,7 +104,7 @@ def _run(hosts: Hosts, folder: Path, name: str, *, kill: bool = False) -> dict[s
 
 
 def _rate(report: dict[str, Any]) -> float:
-    """Return images/s once a quarter is done: starting Ray and the networks is a figure of `throughput`."""
+    """Return images/s once a quarter is done: starting Ray and the networks is what `first_row` measures."""
     moments = [seconds for seconds, _ in report["commits"]]
     done = list(accumulate(images for _, images in report["commits"]))
     first = next(index for index, images in enumerate(done) if images >= IMAGES / 4)

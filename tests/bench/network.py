@@ -1,0 +1,195 @@
+"""The network alone: by engine, width and statistics, and against what one could take instead."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader expects
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.attention import SelfAttention2d
+from models.attention_unet import AttentionUNet, AttentionUNetConfig
+from models.checkpoint import Checkpoint
+from models.preprocess import Normalisation
+from pipeline.engine import TorchEngine
+from pipeline.engine_openvino import OpenVinoEngine
+from tests.bench.figure import Figure, Say
+
+CPU = torch.device("cpu")
+BASES = (16, 32, 64)  # channels of the first level; the fifth and last, with attention, has 16 times as many
+TILES, SIDE = 4, 256
+ROUNDS = 7
+
+
+def measure(folder: Path, say: Say) -> list[Figure]:
+    """Return our images/s over OpenVINO's and MONAI's, and the share of the statistics."""
+    threads = torch.get_num_threads()
+    say(f"  bfloat16 matrix product: {_matmul_rate():.2f} TFLOP/s on {threads} threads")
+    figures = []
+    for base in BASES:
+        figures += _engines(base, threads, say)
+    figures.append(_against_monai(say))
+    for tokens in (16, 32, 64):
+        _attention(tokens, say)
+    return figures
+
+
+def _engines(base: int, threads: int, say: Say) -> list[Figure]:
+    """Compare PyTorch, OpenVINO with all that we need, and OpenVINO with the bare network."""
+    network = _checkpoint(base)
+    tiles = np.random.default_rng(0).integers(0, 256, (TILES, SIDE, SIDE, 3), dtype=np.uint8)
+    eager = TorchEngine(network, CPU, torch.bfloat16)
+    started = time.perf_counter()
+    ours = OpenVinoEngine(network, torch.bfloat16, side=SIDE, threads=threads)
+    cold = time.perf_counter() - started
+    rates = _rates(
+        {
+            "PyTorch": lambda: eager(tiles),
+            "ours": lambda: ours(tiles),
+            "bare": _bare_openvino(network.model, threads),
+        }
+    )
+    work = _flop(network.model)
+    told = ", ".join(f"{name} {rate:.1f} ({rate * work:.2f} TFLOP/s)" for name, (rate, _) in rates.items())
+    say(f"  base width {base}, images/s: {told}; compiled in {cold:.1f} s")
+    return [
+        Figure(
+            name=f"network with statistics / OpenVINO without, base width {base}",
+            value=rates["ours"][0] / rates["bare"][0],
+            unit="",
+            limit=0.95,
+            at_least=True,
+            how=f"{TILES} tiles of {SIDE}², bfloat16, {ROUNDS} rounds in turn; "
+            f"spread {rates['ours'][1]:.0%} and {rates['bare'][1]:.0%}",
+        )
+    ]
+
+
+def _bare_openvino(model: AttentionUNet, threads: int) -> Callable[[], Any]:
+    """Return OpenVINO's own way with the network: converted, bfloat16, nothing but logits."""
+    shape = (TILES, 3, SIDE, SIDE)
+    x = torch.randn(shape)
+    traced = torch.jit.trace(model, x, check_trace=False)  # type: ignore[no-untyped-call]
+    graph = openvino.convert_model(traced, input=[shape])
+    options = {
+        "INFERENCE_PRECISION_HINT": "bf16",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    request = openvino.Core().compile_model(graph, "CPU", options).create_infer_request()
+    pixels = x.numpy()
+    return lambda: request.infer([pixels], share_inputs=True, share_outputs=True)
+
+
+def _against_monai(say: Say) -> Figure:
+    """Compare with MONAI's AttentionUnet (gates, no self-attention) of equal parameters, in PyTorch."""
+    from monai.networks.nets import AttentionUnet
+
+    network = _checkpoint(BASES[0])
+    wanted = _parameters(network.model)
+
+    def theirs(base: int) -> nn.Module:
+        channels = [base << level for level in range(5)]
+        net: nn.Module = AttentionUnet(
+            spatial_dims=2, in_channels=3, out_channels=2, channels=channels, strides=(2,) * 4
+        )
+        return net
+
+    base = min(range(4, 32), key=lambda base: abs(_parameters(theirs(base)) - wanted))
+    monai = theirs(base).eval().to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ours = copy.deepcopy(network.model).folded().to(torch.bfloat16)
+    ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.randn(TILES, 3, SIDE, SIDE).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    rates = _rates({"ours": lambda: ours(x), "MONAI": lambda: monai(x)})
+    told = ", ".join(f"{name} {rate:.1f}" for name, (rate, _) in rates.items())
+    say(f"  {wanted / 1e6:.2f} and {_parameters(monai) / 1e6:.2f} million parameters, images/s: {told}")
+    return Figure(
+        name="network / MONAI's AttentionUnet of equal parameters",
+        value=rates["ours"][0] / rates["MONAI"][0],
+        unit="",
+        limit=1.5,
+        at_least=True,
+        how=f"both PyTorch, bfloat16, channels last, {TILES} tiles of {SIDE}², {ROUNDS} rounds in turn",
+    )
+
+
+def _attention(side: int, say: Say) -> None:
+    """Compare one self-attention block with the same through the explicit matrix."""
+    block = SelfAttention2d(256).eval().to(torch.bfloat16)
+    x = torch.randn(1, 256, side, side).to(torch.bfloat16).to(memory_format=torch.channels_last)
+
+    def explicit() -> Tensor:
+        q, k, v = (layer(x).flatten(2).transpose(1, 2) for layer in (block.query, block.key, block.value))
+        out: Tensor = F.softmax(q @ k.transpose(1, 2) * q.shape[-1] ** -0.5, dim=-1) @ v
+        return out
+
+    rates = _rates(
+        {
+            "fused": lambda: block(x),
+            "statistics": lambda: block.forward_with_statistics(x),
+            "matrix": explicit,
+        }
+    )
+    told = ", ".join(f"{name} {1e3 * TILES / rate:.1f} ms" for name, (rate, _) in rates.items())
+    say(f"  attention over {side * side:,} tokens of 256 channels: {told}")
+
+
+def _rates(sides: dict[str, Callable[[], Any]]) -> dict[str, tuple[float, float]]:
+    """Return the median tiles/s of each side, run in turn, and how far apart the quartiles are."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    with torch.inference_mode():
+        for number in range(ROUNDS + 2):
+            for name, side in sides.items():
+                started = time.perf_counter()
+                side()
+                if number >= 2:  # the first warm caches up
+                    times[name].append(time.perf_counter() - started)
+    found = {}
+    for name, taken in times.items():
+        low, middle, high = statistics.quantiles(taken, n=4)
+        found[name] = (TILES / middle, (high - low) / middle)
+    return found
+
+
+def _checkpoint(base: int) -> Checkpoint:
+    torch.manual_seed(0)
+    widths = tuple(base << level for level in range(5))
+    config = AttentionUNetConfig(widths=widths, attention_levels=(len(widths) - 1,))
+    model = AttentionUNet(config).eval()
+    return Checkpoint(
+        model=model,
+        config=config,
+        classes=(),
+        metrics={},
+        digest="",
+        normalisation=Normalisation(mean=(0.5,) * 3, std=(0.25,) * 3),
+    )
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(tensor.numel() for tensor in model.parameters())
+
+
+def _flop(model: nn.Module) -> float:
+    """Return 10¹² operations of one tile; a multiplication with its addition counts as two."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, SIDE, SIDE))
+    return float(counter.get_total_flops()) / 1e12
+
+
+def _matmul_rate(side: int = 2048) -> float:
+    """Return TFLOP/s of a product of two square matrices."""
+    a, b = (torch.randn(side, side, dtype=torch.bfloat16) for _ in range(2))
+    times = []
+    for _ in range(7):
+        started = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - started)
+    return 2 * side**3 / statistics.median(times) / 1e12

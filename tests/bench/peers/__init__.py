@@ -1,0 +1,1 @@
+"""The same work in other programs: each file is what its library's users would write."""
