@@ -5,7 +5,7 @@ READY := .venv/ready
 PEERS := .venv/peers/ready
 PACKAGES := pipeline models flows tests
 
-.PHONY: help setup demo test test-slow test-gpu check format bench chaos fuzz audit train-nuclei train-nuclei-plain lock clean
+.PHONY: help setup demo test test-slow test-gpu check format bench bench-compare chaos fuzz audit train-nuclei train-nuclei-plain lock clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ format: $(READY) ## rewrite the sources in the project's format
 
 bench: $(PEERS) ## measure; prints a table of ratios (ONLY="masks network" for some of it)
 	PYTHONPATH=.venv/peers $(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
+
+bench-compare: $(READY) ## two of its results side by side (A=commit B=commit)
+	$(BIN)/python -m tests.bench.compare $(A) $(B)
 
 $(PEERS): tests/bench/peers/requirements.txt $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target .venv/peers --requirement $<

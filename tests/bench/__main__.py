@@ -8,6 +8,7 @@ machines that this runs on are shared. Nothing here is a test: a slow day fails 
 
 import argparse
 import json
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -28,7 +29,7 @@ from tests.bench import (
     training,
     whole_job,
 )
-from tests.bench.figure import Figure
+from tests.bench.figure import RESULTS, Figure
 from tests.machine import machine
 
 BENCHES = {
@@ -45,30 +46,44 @@ BENCHES = {
     "refusals": refusals.measure,
 }
 
+WIDTH = 180  # characters: a table is to be read, also in a log
+
 
 def main() -> None:
     """Run the chosen benches and print their figures."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     parser.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES))
-    parser.add_argument("--json", type=Path, default=Path("bench-results/latest.json"))
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    parser.add_argument("--json", type=Path, default=RESULTS / f"{commit or 'latest'}.json")
     chosen = parser.parse_args()
-    console = Console()
-    console.print(machine(), highlight=False)
+    console = Console(highlight=False, width=WIDTH)
+    console.print(machine())
     figures: list[Figure] = []
     for name in chosen.only:
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="masklake-bench-") as folder:
             figures += BENCHES[name](Path(folder), console.print)
-        console.print(f"{name}: {time.monotonic() - started:.0f} s", highlight=False)
+        console.print(f"{name}: {time.monotonic() - started:.0f} s")
     grid = Grid("figure", "measured", "asked", "reached", "how")
     for figure in figures:
         grid.add_row(
             figure.name, figure.measured, figure.asked, "yes" if figure.reached else "NO", figure.how
         )
     console.print(grid)
-    chosen.json.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": machine(), "figures": [figure.to_dict() for figure in figures]}
-    chosen.json.write_text(json.dumps(report, indent=2))
+    _keep(figures, commit, chosen.json)
+
+
+def _keep(figures: list[Figure], commit: str, file: Path) -> None:
+    """Write the figures; those of other benches of the same commit and machine stay."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    report = {"commit": commit, "machine": machine(), "figures": []}
+    if file.exists() and (before := json.loads(file.read_text()))["machine"] == machine():
+        names = {figure.name for figure in figures}
+        report["figures"] = [old for old in before["figures"] if old["name"] not in names]
+    report["figures"] += [figure.to_dict() for figure in figures]
+    file.write_text(json.dumps(report, indent=2))
 
 
 main()

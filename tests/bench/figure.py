@@ -5,9 +5,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 Say = Callable[[str], None]
+RESULTS: Final = Path("bench-results")  # one JSON file a commit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
