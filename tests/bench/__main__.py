@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table as Grid
@@ -29,7 +30,7 @@ from tests.bench import (
     training,
     whole_job,
 )
-from tests.bench.figure import RESULTS, Figure
+from tests.bench.figure import RESULTS, WIDTH, Figure
 from tests.machine import machine
 
 BENCHES = {
@@ -45,8 +46,6 @@ BENCHES = {
     "hosts": hosts.measure,
     "refusals": refusals.measure,
 }
-
-WIDTH = 180  # characters: a table is to be read, also in a log
 
 
 def main() -> None:
@@ -78,12 +77,12 @@ def main() -> None:
 def _keep(figures: list[Figure], commit: str, file: Path) -> None:
     """Write the figures; those of other benches of the same commit and machine stay."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    report = {"commit": commit, "machine": machine(), "figures": []}
+    kept: list[dict[str, Any]] = []
     if file.exists() and (before := json.loads(file.read_text()))["machine"] == machine():
         names = {figure.name for figure in figures}
-        report["figures"] = [old for old in before["figures"] if old["name"] not in names]
-    report["figures"] += [figure.to_dict() for figure in figures]
-    file.write_text(json.dumps(report, indent=2))
+        kept = [old for old in before["figures"] if old["name"] not in names]
+    kept += [figure.to_dict() for figure in figures]
+    file.write_text(json.dumps({"commit": commit, "machine": machine(), "figures": kept}, indent=2))
 
 
 main()

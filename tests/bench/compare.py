@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as Grid
 
-from tests.bench.figure import RESULTS
+from tests.bench.figure import RESULTS, WIDTH
 
 
 def main() -> None:
@@ -22,9 +22,9 @@ def main() -> None:
     parser.add_argument("b", help="commit or JSON file")
     chosen = parser.parse_args()
     a, b = _read(chosen.a), _read(chosen.b)
-    console = Console()
+    console = Console(highlight=False, width=WIDTH)
     for report in (a, b):
-        console.print(f"{report['commit']}: {report['machine']}", highlight=False)
+        console.print(f"{report['commit']}: {report['machine']}")
     if a["machine"] != b["machine"]:
         console.print("not the same machine or versions: only ratios within a run can be compared")
     grid = Grid("figure", chosen.a, chosen.b, "b / a", "asked")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 Say = Callable[[str], None]
 RESULTS: Final = Path("bench-results")  # one JSON file a commit
+WIDTH: Final = 180  # characters: a table is to be read, also in a log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
