@@ -12,13 +12,18 @@ from tests.bench.peers.work import BATCH, Work
 def run(work: Work) -> None:
     """Segment everything."""
 
+    kinds = {"mask": DataType.binary()}
+    if not work.as_is:
+        kinds |= {"confidence": DataType.float64()}
+        kinds |= {"class_pixels": DataType.string(), "attention": DataType.string()}
+
     @daft.cls(max_concurrency=1)
     class Segment:
         def __init__(self) -> None:
             self.network = work.network()
 
         @daft.method.batch(  # type: ignore[untyped-decorator]
-            return_dtype=DataType.python(), batch_size=BATCH
+            return_dtype=DataType.struct(kinds), batch_size=BATCH
         )
         def rows(self, images: daft.Series) -> list[object]:
             return list(self.network(images.to_pylist()))
@@ -32,12 +37,7 @@ def run(work: Work) -> None:
             use_ssl=False,
         )
     )
-    names = ("mask",) if work.as_is else ("mask", "confidence", "class_pixels", "attention")
-    kinds = {"mask": DataType.binary(), "confidence": DataType.float64()}
     frame = daft.from_glob_path(f"{work.source}/**", io_config=config).select("path")
     frame = frame.with_column("image", col("path").download(io_config=config).decode_image(mode="RGB"))
-    frame = frame.with_column("row", Segment().rows(col("image"))).exclude("image")
-    for name in names:
-        kind = kinds.get(name, DataType.string())
-        frame = frame.with_column(name, col("row").apply(lambda row, name=name: row[name], return_dtype=kind))
-    frame.exclude("row").write_parquet(work.out)
+    frame = frame.with_column("row", Segment().rows(col("image")))
+    frame.select("path", *(col("row").get(name).alias(name) for name in kinds)).write_parquet(work.out)
