@@ -13,17 +13,22 @@ from tests.faults.trial import Trial
 KINDS: Final = ("list", "get", "put")
 AWAY_SECONDS: Final = 60.0
 NAMES: Final = {
-    "refuse": "503 for 20 % of the {} requests",
-    "reset": "20 % of the {} requests reset",
-    "deaf": "20 % of the {} answers lost",
-    "stall": "two {} requests stall for 30 s",
-    "cut": "20 % of the {} bodies cut, Content-Length right",
-    "short": "5 % of the {} bodies cut, Content-Length wrong",
-    "slow": "{} answers at 100 KB/s",
-    "away": "away for 60 s, from a {} request on",
-    "expire": "credentials expire, at a {} request",
-    "disagree": "5 % of the {} answers are of another version than listed",
+    "refuse": "503 for {share:.0f} % of the {kind} requests",
+    "reset": "{share:.0f} % of the {kind} requests reset",
+    "deaf": "{share:.0f} % of the {kind} answers lost",
+    "stall": "two {kind} requests stall for 30 s",
+    "cut": "{share:.0f} % of the {kind} bodies cut, Content-Length right",
+    "short": "{share:.0f} % of the {kind} bodies cut, Content-Length wrong",
+    "slow": "{kind} answers at 100 KB/s",
+    "away": "away for 60 s, from a {kind} request on",
+    "expire": "credentials expire, at a {kind} request",
+    "disagree": "{share:.0f} % of the {kind} answers are of another version than listed",
 }
+
+
+def _share(what: str, kind: str) -> float:
+    """Return how many of the requests are hurt: fewer where one alone cannot be seen, but puts are few."""
+    return 0.05 if what in ("disagree", "short") and kind != "put" else 0.2
 
 
 def _choice(what: str, kind: str, chance: random.Random) -> Choice:
@@ -34,7 +39,7 @@ def _choice(what: str, kind: str, chance: random.Random) -> Choice:
         return share(what, kind, 1.0, 0)
     if what == "expire":
         return from_then_on(what, kind, after=chance.randint(0, 8))
-    return share(what, kind, 0.05 if what in ("disagree", "short") else 0.2, chance.random())
+    return share(what, kind, _share(what, kind), chance.random())
 
 
 def hurt(ground: Ground, chance: random.Random, *, what: str, kind: str) -> Trial:
@@ -66,7 +71,11 @@ def hurt(ground: Ground, chance: random.Random, *, what: str, kind: str) -> Tria
 INJURIES = [
     Injury("503 for 20 % of all requests", 1, functools.partial(hurt, what="refuse", kind="")),
     *(
-        Injury(name.format(kind), 1, functools.partial(hurt, what=what, kind=kind))
+        Injury(
+            name.format(kind=kind, share=100 * _share(what, kind)),
+            1,
+            functools.partial(hurt, what=what, kind=kind),
+        )
         for what, name in NAMES.items()
         for kind in KINDS
         if (what, kind) not in {("disagree", "list"), ("disagree", "put"), ("slow", "put")}
