@@ -25,16 +25,19 @@ import openvino  # noqa: E402 - only now
 if TYPE_CHECKING:
     from models.checkpoint import Checkpoint
 
-BATCH: Final = 4  # tiles at once: a compiled network has one shape, and more at once fit no cache
+BATCH: Final = 4  # tiles at once, at most: more fit no cache, and fill up less well
 HINTS: Final = {torch.bfloat16: "bf16", torch.float32: "f32"}
 
 
 class OpenVinoEngine:
     """A network compiled for one batch of tiles of one side, on the CPU."""
 
-    def __init__(self, checkpoint: "Checkpoint", dtype: torch.dtype, *, side: int, threads: int) -> None:
+    def __init__(
+        self, checkpoint: "Checkpoint", dtype: torch.dtype, *, side: int, batch: int, threads: int
+    ) -> None:
+        self._size = min(batch, BATCH)
         self._dtype, self._normalisation = dtype, checkpoint.normalisation
-        shape = (BATCH, side, side, checkpoint.config.in_channels)
+        shape = (self._size, side, side, checkpoint.config.in_channels)
         self._grids = {
             f"level{level}": (side >> level, side >> level) for level in checkpoint.config.attended_levels
         }
@@ -50,9 +53,8 @@ class OpenVinoEngine:
 
     def __call__(self, tiles_BSSC: NDArray[np.uint8]) -> tuple[Tensor, dict[str, AttentionStatistics]]:
         """Compute, as `Engine` says; the last batch is filled up with black tiles."""
-        pieces = [
-            self._batch(tiles_BSSC[start : start + BATCH]) for start in range(0, len(tiles_BSSC), BATCH)
-        ]
+        starts = range(0, len(tiles_BSSC), self._size)
+        pieces = [self._batch(tiles_BSSC[start : start + self._size]) for start in starts]
         scores, statistics = zip(*pieces, strict=True)
         return torch.cat(scores), {
             block: AttentionStatistics(*map(torch.cat, zip(*(one[block] for one in statistics), strict=True)))
@@ -61,7 +63,7 @@ class OpenVinoEngine:
 
     def _batch(self, tiles_BSSC: NDArray[np.uint8]) -> tuple[Tensor, dict[str, AttentionStatistics]]:
         count = len(tiles_BSSC)
-        tiles = torch.zeros((BATCH, *tiles_BSSC.shape[1:]), dtype=torch.uint8)
+        tiles = torch.zeros((self._size, *tiles_BSSC.shape[1:]), dtype=torch.uint8)
         tiles[:count] = torch.from_numpy(tiles_BSSC)
         x_BSSC = normalise(tiles, self._normalisation).permute(0, 2, 3, 1)
         # What comes out is the request's own memory, until it is asked again: no result may point there.

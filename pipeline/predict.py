@@ -91,12 +91,9 @@ class Segmenter:
     ) -> None:
         check_tile_side(tiling.side, checkpoint.config.stride)
         self.device = choose_device(config.device)
-        dtype = choose_dtype(config.precision, self.device)
         if config.threads and self.device.type == "cpu":
             torch.set_num_threads(config.threads)
-        self._engine = make_engine(
-            config.engine, checkpoint, self.device, dtype, side=tiling.side, threads=config.threads
-        )
+        self._engine = make_engine(checkpoint, config, self.device, tiling.side)
         self._stretch = checkpoint.normalisation.stretch
         self._classes = checkpoint.config.classes
         self._side, self._overlap = tiling.side, tiling.overlap
@@ -306,27 +303,19 @@ def check_tile_side(side: int, stride: int) -> None:
         raise ConfigError(f"--tile {side}: this network needs tiles of a multiple of {stride} pixels")
 
 
-def make_engine(
-    wanted: str,
-    checkpoint: "Checkpoint",
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    side: int,
-    threads: int,
-) -> Engine:
-    """Return the engine for `auto`, `torch` or `openvino`; auto is OpenVINO on a CPU where it is installed.
+def make_engine(checkpoint: "Checkpoint", config: "PredictConfig", device: torch.device, side: int) -> Engine:
+    """Return what computes the network on tiles of `side` pixels, as `config.engine` and `.precision` ask.
 
-    `side` is that of all tiles, in pixels; `threads` those of a CPU, 0 for all cores. Raises ConfigError if
-    the engine is not here, or not for this device.
+    Raises ConfigError if the engine is not here, or not for this device.
     """
+    dtype = choose_dtype(config.precision, device)
     on_cpu, here = device.type == "cpu", find_spec("openvino") is not None
-    if wanted == "openvino" and not on_cpu:
+    if config.engine == "openvino" and not on_cpu:
         raise ConfigError("--engine openvino: it runs on CPUs, and the device is a GPU: add --device cpu")
-    if wanted == "openvino" and not here:
+    if config.engine == "openvino" and not here:
         raise ConfigError("--engine openvino: the package is not here: pip install 'masklake[openvino]'")
-    if wanted == "torch" or not (on_cpu and here):
+    if config.engine == "torch" or not (on_cpu and here):
         return TorchEngine(checkpoint, device, dtype)
     from pipeline.engine_openvino import OpenVinoEngine
 
-    return OpenVinoEngine(checkpoint, dtype, side=side, threads=threads)
+    return OpenVinoEngine(checkpoint, dtype, side=side, batch=config.tile_batch, threads=config.threads)

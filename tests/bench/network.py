@@ -47,7 +47,7 @@ def _engines(base: int, threads: int, say: Say) -> list[Figure]:
     tiles = np.random.default_rng(0).integers(0, 256, (TILES, SIDE, SIDE, 3), dtype=np.uint8)
     eager = TorchEngine(network, CPU, torch.bfloat16)
     started = time.perf_counter()
-    ours = OpenVinoEngine(network, torch.bfloat16, side=SIDE, threads=threads)
+    ours = OpenVinoEngine(network, torch.bfloat16, side=SIDE, batch=TILES, threads=threads)
     cold = time.perf_counter() - started
     rates = _rates(
         {

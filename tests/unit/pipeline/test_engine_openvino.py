@@ -22,6 +22,7 @@ from pipeline.registry.checkpoints import fetch_checkpoint
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE = 32
 CPU = torch.device("cpu")
+ENGINES: tuple[Any, ...] = ("auto", "torch", "openvino")
 Tiles = NDArray[np.uint8]
 
 
@@ -47,11 +48,11 @@ def checkpoint(**fields: Any) -> Checkpoint:
     )
 
 
-def assert_alike(network: Checkpoint, batch: Tiles) -> None:
+def assert_alike(network: Checkpoint, some: Tiles, batch: int = BATCH) -> None:
     by_torch = TorchEngine(network, CPU, torch.float32)
-    by_openvino = OpenVinoEngine(network, torch.float32, side=batch.shape[1], threads=1)
+    by_openvino = OpenVinoEngine(network, torch.float32, side=some.shape[1], batch=batch, threads=1)
     with torch.inference_mode():
-        (expected, statistics), (found, others) = by_torch(batch), by_openvino(batch)
+        (expected, statistics), (found, others) = by_torch(some), by_openvino(some)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert others.keys() == statistics.keys()
     for block, wanted in statistics.items():
@@ -74,14 +75,15 @@ def test_every_kind_of_network_gives_what_pytorch_gives(fields: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("count", [1, BATCH, BATCH + 1, 3 * BATCH - 1])
-def test_any_number_of_tiles(count: int) -> None:
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_any_number_of_tiles(count: int, batch: int) -> None:
     """The compiled network has one batch size; what is too few is filled up, and what is too many cut."""
-    assert_alike(checkpoint(), tiles(count))
+    assert_alike(checkpoint(), tiles(count), batch)
 
 
 def test_what_came_out_stays_as_it_was() -> None:
     """The next call must not write where the last one's results are: images wait for their last tile."""
-    engine = OpenVinoEngine(checkpoint(), torch.float32, side=SIDE, threads=1)
+    engine = OpenVinoEngine(checkpoint(), torch.float32, side=SIDE, batch=BATCH, threads=1)
     with torch.inference_mode():
         scores, statistics = engine(tiles(2))
         before = scores.clone(), [values.clone() for values in statistics["level2"]]
@@ -106,13 +108,13 @@ def test_masks_of_the_shipped_network_stay(precision: Any, share: float) -> None
 
 def test_auto_takes_it_on_a_cpu_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else PyTorch; and whoever asks for it by name where it is not, hears how to get it."""
-    network = checkpoint()
-    options: dict[str, Any] = {"side": SIDE, "threads": 1}
-    assert isinstance(make_engine("auto", network, CPU, torch.float32, **options), OpenVinoEngine)
-    assert isinstance(make_engine("torch", network, CPU, torch.float32, **options), TorchEngine)
+    network, gpu = checkpoint(), torch.device("cuda")
+    auto, by_torch, by_openvino = (PredictConfig(engine=engine) for engine in ENGINES)
+    assert isinstance(make_engine(network, auto, CPU, SIDE), OpenVinoEngine)
+    assert isinstance(make_engine(network, by_torch, CPU, SIDE), TorchEngine)
     with pytest.raises(ConfigError, match="add --device cpu"):
-        make_engine("openvino", network, torch.device("cuda"), torch.float32, **options)
+        make_engine(network, by_openvino, gpu, SIDE)
     monkeypatch.setattr(predict, "find_spec", lambda name: None)
-    assert isinstance(make_engine("auto", network, CPU, torch.float32, **options), TorchEngine)
+    assert isinstance(make_engine(network, auto, CPU, SIDE), TorchEngine)
     with pytest.raises(ConfigError, match=r"pip install 'masklake\[openvino\]'"):
-        make_engine("openvino", network, CPU, torch.float32, **options)
+        make_engine(network, by_openvino, CPU, SIDE)
