@@ -53,7 +53,15 @@ from pipeline.progress import Reporter
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.report import StageReport, Summary
 from pipeline.room import PLAN_CPUS, Demand, Room
-from pipeline.session import SPARE_CPUS, LostBlocks, Signals, last_line, may_grow, ray_session, what_waits
+from pipeline.session import (
+    SPARE_CPUS,
+    LostBlocks,
+    Signals,
+    may_grow,
+    ray_session,
+    what_waits,
+    why_ray_failed,
+)
 from pipeline.sizing import task_workers
 from pipeline.table import Table
 
@@ -303,7 +311,8 @@ class _Run:
                 else:
                     self._commit(waiting)
                     if item is not None:
-                        raise ClusterError(f"Ray stopped the run: {last_line(item)}") from item
+                        why = why_ray_failed(item, self.config.run.ray_address)
+                        raise ClusterError(f"Ray stopped the run: {why}") from item
                     return
             now = time.monotonic()
             if self._due(len(waiting), now - last_commit):

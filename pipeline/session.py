@@ -85,6 +85,7 @@ def ray_session(address: str | None, signals: Signals) -> Iterator[None]:
     import ray
     import ray.data  # its loggers exist from here on
 
+    logging.raiseExceptions = False  # Ray logs to its own files: if their disk is full, nobody asked
     warnings.filterwarnings("ignore", message=".*ray_remote_args")  # the pin in pyproject.toml knows of it
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # for LostBlocks
@@ -121,8 +122,12 @@ def _start_ray(address: str | None) -> None:
         ) from error
     except Exception as error:  # Ray raises a bare Exception where a node does not come up in time
         where = f"reached at {address}" if address else "started on this machine"
-        why = (None if address else _lacks_space()) or last_line(error)
-        raise ClusterError(f"Ray cannot be {where}: {why}") from error
+        raise ClusterError(f"Ray cannot be {where}: {why_ray_failed(error, address)}") from error
+
+
+def why_ray_failed(error: BaseException, address: str | None) -> str:
+    """Return what is behind an error of the Ray at `address`, or of the one that was started here."""
+    return (None if address else _lacks_space()) or last_line(error)
 
 
 def _lacks_space() -> str | None:
