@@ -88,7 +88,9 @@ def ray_session(address: str | None, signals: Signals) -> Iterator[None]:
     logging.raiseExceptions = False  # Ray logs to its own files: if their disk is full, nobody asked
     warnings.filterwarnings("ignore", message=".*ray_remote_args")  # the pin in pyproject.toml knows of it
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # for LostBlocks
+    data = logging.getLogger("ray.data")  # what it logs is raised, too, or kept by LostBlocks
+    data.handlers, data.propagate = [logging.NullHandler()], False
+    data.setLevel(logging.ERROR)
     joined = ray.is_initialized()
     if not joined:
         _start_ray(address)

@@ -12,6 +12,8 @@ from tests.faults.told import Told
 from tests.faults.trial import Trial
 from tests.integration.commands import Running, wait_until
 
+PACE = 0.1  # seconds of the network an image: else all parts are done before the first is committed
+
 # The moments of a run, and how many of each there are at least in a run over the ground's images.
 MOMENTS = {"listing": 1, "network": 1, "upload": 6, "uploaded": 6, "committing": 3, "reconcile": 1}
 NAMES = {
@@ -29,7 +31,7 @@ def kill(ground: Ground, chance: random.Random, *, moment: str) -> Trial:
     told, table = Told(ground.folder), ground.new_table()
     nth, jitter = chance.randint(1, MOMENTS[moment]), chance.uniform(0, 0.3)
     started = time.monotonic()
-    with ground.running(table, tell=told.file, wait=moment) as command:
+    with ground.running(table, tell=told.file, wait=moment, pace=PACE) as command:
         command.until(lambda: len(told.all(moment)) >= nth, f"{moment} {nth}")
         time.sleep(jitter)
         command.look()

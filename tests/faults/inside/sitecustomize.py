@@ -7,6 +7,7 @@ MASKLAKE_FAULT_HUGE=TEXT        decoding bytes that contain TEXT takes MASKLAKE_
 MASKLAKE_FAULT_NETWORK=HOW      an image whose first pixel is MARK lets the network die | raise | nan | hang;
                                 memory: as if a GPU held no more than four tiles at once
 MASKLAKE_FAULT_SLEEP=SECONDS    the network sleeps so long for each image, and computes nothing
+MASKLAKE_FAULT_PACE=SECONDS     the network takes so much longer for each image
 MASKLAKE_FAULT_HOST=ADDRESS     the driver joins Ray's node of this address: by itself Ray takes the head's,
                                 where it sees the processes of several hosts
 MASKLAKE_FAULT_TELL=FILE        each moment that is passed adds a line to FILE: its name, the pid, a count
@@ -34,6 +35,7 @@ HUGE = os.environ.get("MASKLAKE_FAULT_HUGE", "").encode()
 HUGE_BYTES = int(os.environ.get("MASKLAKE_FAULT_HUGE_BYTES", "0"))
 NETWORK = os.environ.get("MASKLAKE_FAULT_NETWORK", "")
 SLEEP = float(os.environ.get("MASKLAKE_FAULT_SLEEP", "0"))
+PACE = float(os.environ.get("MASKLAKE_FAULT_PACE", "0"))
 HOST = os.environ.get("MASKLAKE_FAULT_HOST", "")
 TELL = os.environ.get("MASKLAKE_FAULT_TELL", "")
 WAIT = os.environ.get("MASKLAKE_FAULT_WAIT", "")
@@ -120,6 +122,16 @@ def sleeping(module: ModuleType) -> None:
         ]
 
     module.__dict__["Segmenter"].__call__ = sleep
+
+
+def pacing(module: ModuleType) -> None:
+    """Let the network compute what it computes, but as slowly as one of a user's size."""
+
+    def paced(original: Callable[..., Any], segmenter: Any, images: Sequence[Any]) -> Any:
+        time.sleep(PACE * len(images))
+        return original(segmenter, images)
+
+    around(module.__dict__["Segmenter"], "__call__", paced)
 
 
 def failing(module: ModuleType) -> None:
@@ -234,6 +246,7 @@ def tell_reconcile(module: ModuleType) -> None:
 WISHES: list[tuple[object, str, Callable[[ModuleType], None]]] = [
     (SLOW or POISON or HUGE, "pipeline.decode", decoding),
     (SLEEP, "pipeline.predict", sleeping),
+    (PACE, "pipeline.predict", pacing),
     (NETWORK, "pipeline.predict", failing),
     (HOST, "ray._private.services", joining),
     (TELL, "pipeline.listing", tell_listing),
