@@ -10,6 +10,8 @@ from pipeline.harmless import without_secrets
 DENIED: Final = "access denied"  # the problem of a StorageError where a right is missing
 UNREACHABLE: Final = "the endpoint cannot be reached"
 COLOURS: Final = re.compile("\x1b\\[[0-9;]*m|↳")  # delta-rs draws its errors as a tree
+BUSY: Final = {429, 500, 502, 503, 504}
+BUSY_CODES: Final = {"RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"}  # with 400
 MOST: Final = 300  # characters of an error that nobody knows
 
 
@@ -65,6 +67,15 @@ def refused(error: BaseException) -> bool:
     """Return whether a store refused because of a condition: the ETag is another, or the object is there."""
     codes = {answer["Error"].get("Code") for answer in answers(error) if "Error" in answer}
     return bool(codes & {"PreconditionFailed", "412", "ConditionalRequestConflict"})
+
+
+def busy(error: BaseException) -> bool:
+    """Return whether an S3 store failed at once, in a way that passes: it may answer in a moment."""
+    return type(error).__name__ == "EndpointConnectionError" or any(
+        answer.get("ResponseMetadata", {}).get("HTTPStatusCode") in BUSY
+        or answer.get("Error", {}).get("Code") in BUSY_CODES
+        for answer in answers(error)
+    )
 
 
 def answers(error: BaseException) -> Iterator[dict[str, Any]]:

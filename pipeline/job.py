@@ -64,6 +64,7 @@ from pipeline.session import (
 )
 from pipeline.sizing import task_workers
 from pipeline.table import Table
+from pipeline.window import HoldActors, Window
 
 RETRY_BLOCKS: Final = (8, 1)  # images of a block when the run reconciles plan with commits
 ACTOR_BLOCKS: Final = 16  # for each actor, of a small run: so that stages overlap, and actors end together
@@ -76,12 +77,12 @@ BLOCK_BYTES: Final = 512 << 20  # that a block of decoded images should not exce
 DECODED_BYTES: Final = 10  # of pixels for a byte of a typical JPEG
 MANY_LEFT: Final = 100  # images that all fail alone: then the workers are at fault, not the images
 POLL_SECONDS: Final = 0.25
-COMMIT_REST: Final = 2.0  # times what the last commit took, before the next
 OPERATORS: Final = {  # as Ray Data names them: the stage; what is before them cuts the plan
     "fetch_and_decode": "fetch + decode",
     "MeteredSegmentBlock": "segment",
     "encode_and_write": "encode + write",
 }
+SEGMENT, WRITE = tuple(OPERATORS)[1:]
 
 
 def segment(config: JobConfig, reporter: Reporter) -> Summary:
@@ -163,7 +164,7 @@ class _Run:
     workers: dict[str, int] = field(default_factory=dict)
     devices: set[str] = field(default_factory=set)  # that the networks ran on
     committed: int = 0
-    commit_took: float = 0.0  # seconds, the last one
+    window: Window = field(default_factory=lambda: Window(actors=1))
 
     def all(self, plan: Plan, folder: Path, signals: Signals) -> None:
         """Do the plan; what did not come back is done again in smaller blocks, then given up one by one."""
@@ -216,6 +217,10 @@ class _Run:
         """Return the lazy dataset whose rows are the parts that were written."""
         import ray.data
         from ray.data import ActorPoolStrategy, TaskPoolStrategy
+        from ray.data._internal.execution.backpressure_policy import (
+            ENABLED_BACKPRESSURE_POLICIES,
+            ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+        )
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -224,6 +229,11 @@ class _Run:
         room, actors, on_gpu = self._room()
         in_flight = 1 if block_images == 1 else None  # the last try: no image dies with its neighbour
         self.workers = {"segment": actors, **task_workers(room.cpus)}
+        self.window = HoldActors.window = Window(actors)
+        HoldActors.stages = SEGMENT, WRITE
+        context.set_config(
+            ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, HoldActors]
+        )
         return (
             ray.data.range(plan_groups, override_num_blocks=plan_groups)
             .map_batches(
@@ -292,7 +302,7 @@ class _Run:
     # ------------------------------------------------------------ commit
 
     def _commit_stream(self, dataset: Any, signals: Signals) -> None:
-        """Iterate over the written parts and commit them every few seconds, the first at once."""
+        """Iterate over the written parts and commit them as often as the window wants it, the first at once."""
         blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         results: queue.Queue[pa.Table | BaseException | None] = in_background(blocks, "masklake-stream")
         waiting: list[Written] = []
@@ -342,14 +352,9 @@ class _Run:
             self.reporter.tick()
 
     def _due(self, waiting: int, seconds: float) -> bool:
-        """Return whether that many parts are committed now, so many seconds after the last commit.
-
-        Once each actor has a part there, since a driver that dies leaves no more than these to do again;
-        but not so often that most of the driver's time goes into commits.
-        """
-        if seconds >= self.config.run.commit_seconds:
-            return waiting > 0
-        return waiting >= self.workers.get("segment", 1) and seconds >= COMMIT_REST * self.commit_took
+        """Return whether that many parts are committed now, so many seconds after the last commit."""
+        enough = self.window.actors * self.window.batch
+        return waiting >= enough or (waiting > 0 and seconds >= self.config.run.commit_seconds)
 
     def _rest(self, results: "queue.Queue[pa.Table | BaseException | None]") -> list[Written]:
         """Return the parts that have arrived and wait in the queue."""
@@ -371,13 +376,15 @@ class _Run:
             return
         started = time.perf_counter()
         self.table.commit([one.part for one in written])
-        self.commit_took = time.perf_counter() - started
-        self.meters.committed(written, self.commit_took)
+        took = time.perf_counter() - started
+        seconds = {stage: sum(one.seconds.get(stage, 0.0) for one in written) for stage in STAGES}
+        self.window.learn(len(written), seconds["segment"], seconds["encode"] + seconds["write"], took)
+        self.meters.committed(written, took)
         images = sum(one.part.rows for one in written)
         self.committed += images
         self.devices |= {one.device for one in written if one.device}
         for stage in STAGES:
-            self.seconds[stage] += sum(one.seconds.get(stage, 0.0) for one in written)
+            self.seconds[stage] += seconds[stage]
         self.reporter.committed(images, sum(sum(one.failed.values()) for one in written))
 
     def _give_up(self, plan_file: Path) -> None:

@@ -22,7 +22,7 @@ import fsspec.asyn
 
 from pipeline.config import StorageConfig
 from pipeline.errors import FetchError, StorageError
-from pipeline.explain import UNREACHABLE, explain, line, refused
+from pipeline.explain import UNREACHABLE, busy, explain, line, refused
 
 TRIES: Final = 4  # of one object, or of a listing's page
 PAUSE: Final = 0.2  # seconds before the second, doubled each time
@@ -81,9 +81,13 @@ def filesystem(uri: str, config: StorageConfig) -> Any:
                 "max_pool_connections": config.connections,
                 "connect_timeout": min(10.0, config.timeout),
                 "read_timeout": config.timeout,
-                "retries": {"max_attempts": 2, "mode": "standard"},
+                # botocore would wait up to a second before its first try again; s3fs waits 0.1 s.
+                "retries": {"total_max_attempts": 1},
             },
         }
+        from s3fs.core import set_custom_error_handler
+
+        set_custom_error_handler(busy)
     try:
         return fsspec.filesystem(scheme, **options)
     except ImportError as error:

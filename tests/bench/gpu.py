@@ -48,7 +48,7 @@ def main() -> None:
     figures["matmul_tflops"] = _matmul(device, chosen.seconds)
     print(f"{name}, torch {torch.__version__}, {os.cpu_count()} cores")
     print(f"bfloat16 matrix product: {figures['matmul_tflops']:.0f} TFLOP/s")
-    figures["cores_per_second"] = _cores(chosen.side, chosen.seconds)
+    figures["core_rate"] = _cores(chosen.side, chosen.seconds)
     rows = []
     for widths in WIDTHS:
         for attention in (False, True):
@@ -57,8 +57,8 @@ def main() -> None:
             print(", ".join(f"{key} {value}" for key, value in row.items()))
     figures["networks"] = rows
     fastest = max(row["actor images/s"] for row in rows)
-    need = fastest / figures["cores_per_second"]
-    print(f"one core decodes and encodes {figures['cores_per_second']:.0f} images/s: {need:.1f} cores a GPU")
+    need = fastest / figures["core_rate"]
+    print(f"one core decodes and encodes {figures['core_rate']:.0f} images/s: {need:.1f} cores a GPU")
     if chosen.json:
         chosen.json.write_text(json.dumps(figures, indent=2))
 

@@ -12,7 +12,9 @@ from tests.faults.told import Told
 from tests.faults.trial import Trial
 from tests.integration.commands import Running, wait_until
 
-PACE = 0.1  # seconds of the network an image: else all parts are done before the first is committed
+# Seconds of the network an image. A block of the ground then takes it as long as one of 32 images of 512² takes the
+# shipped network on a core; without it all parts are done before the first is committed.
+PACE = 0.2
 
 # The moments of a run, and how many of each there are at least in a run over the ground's images.
 MOMENTS = {"listing": 1, "network": 1, "upload": 6, "uploaded": 6, "committing": 3, "reconcile": 1}

@@ -19,6 +19,7 @@ from pipeline.meters import Meters
 from pipeline.progress import Tally
 from pipeline.session import Signals
 from pipeline.table import Part, Table, write_part
+from pipeline.window import Window
 
 LOCAL = StorageConfig()
 MakeRows = Callable[..., pa.Table]
@@ -182,12 +183,11 @@ def test_a_stream_that_stands_still_is_given_up(
 
 
 def test_a_part_of_each_actor_is_enough_for_a_commit(make_run: Callable[..., Any]) -> None:
-    """What a dead driver leaves to do again is bounded by the actors, not by a time; commits have a rest."""
+    """What a dead driver leaves to do again is bounded by the actors, not by a time."""
     run = make_run(commit_seconds=5.0)
-    run.workers["segment"], run.commit_took = 4, 0.5
+    run.window = Window(4)
     assert not run._due(3, 4.9)
-    assert not run._due(4, 0.9)
-    assert run._due(4, 1.0)
+    assert run._due(4, 0.0)
     assert run._due(1, 5.0)
     assert not run._due(0, 100.0)
 
@@ -199,7 +199,7 @@ def test_what_waits_is_metered(
     monkeypatch.setattr(job, "POLL_SECONDS", 0.01)
     parts = [write_part(make_rows("ok", name), table.uri, LOCAL) for name in "abc"]
     run = make_run(commit_seconds=3600.0)
-    run.workers["segment"] = 3
+    run.window = Window(3)
     run._commit_stream(Stream(*(received(part) for part in parts)), Signals())
     assert run.meters.waiting == [0, 1, 2]
     assert len(run.meters.commits) == 2

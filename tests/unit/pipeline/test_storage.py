@@ -163,6 +163,7 @@ class Server(BaseHTTPRequestHandler):
         body = self.path.encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"1"')
         self.end_headers()
         self.wfile.write(body)
 
@@ -201,6 +202,17 @@ def test_objects_from_the_web_fail_one_by_one(web: str) -> None:
         "/ok/d": 1,
         "/busy/99/e": storage.TRIES,
     }
+
+
+def test_a_busy_store_of_s3_is_asked_again_soon(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused request is repeated by one library alone: its tries are not multiplied by another's."""
+    config = StorageConfig(endpoint_url=web, anonymous=True)
+    monkeypatch.setattr(storage, "TRIES", 2)
+    paths = ("busy/3/c", "missing/d", "busy/99/e")
+    contents = storage.read_many([Wanted(f"s3://{path}") for path in paths], config)
+    assert [type(content) for content in contents] == [bytes, FetchError, FetchError]
+    assert "Service Unavailable" in str(contents[2])
+    assert Server.tries == {"/busy/3/c": 3, "/missing/d": 1, "/busy/99/e": 5 * storage.TRIES}
 
 
 def test_a_number_in_a_name_is_not_an_answer_of_the_store(web: str) -> None:
