@@ -3,8 +3,8 @@
 Every attention here is one call of `scaled_dot_product_attention`, whose fused kernels take memory in
 proportion to N, not to N². They want queries, keys and values of one width, so narrow ones are zero-padded.
 
-Shape suffixes: B samples; C channels; H, W rows and columns of the map; N = H·W tokens, row by row; M heads;
-D width of a query or key in one head; E any other width.
+Shape suffixes: B samples; C channels; H, W rows and columns of the map; N = H·W tokens, row by row; I some of
+them, as queries; M heads; D width of a query or key in one head; E any other width.
 
 Papers: Wang et al. 2018, "Non-local neural networks" (arXiv:1711.07971); Zhang et al. 2019, "Self-attention
 generative adversarial networks" (SAGAN, arXiv:1805.08318); Fu et al. 2019, "Dual attention network for scene
@@ -19,7 +19,8 @@ import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch read
 from torch import Tensor, nn
 
 REDUCTION = 8  # queries and keys have C/8 channels, as in SAGAN section 3
-FUSED_WIDTH = 8  # CUDA kernels want rows of a multiple of 16 bytes: 8 float16 values
+CACHED_SCORES = 1 << 20  # of a slice of queries with all keys: what the caches of a CPU hold,
+LAUNCHED_SCORES = 1 << 24  # and what is worth the launch of a GPU's kernels
 
 
 class AttentionStatistics(NamedTuple):
@@ -111,77 +112,54 @@ def attention_statistics(
 ) -> AttentionStatistics:
     """Return the exact statistics of `softmax(QKᵀ/√d)` over a grid of (rows, columns) tokens, in O(N) memory.
 
-    Computed in float32 by four fused calls, whatever dtype comes in; the N x N matrix never exists. (On CUDA
-    float32 means float32 only as long as `torch.backends.cuda.matmul.allow_tf32` is off, its default.)
-    With the scores S_ij = q_i·k_j/√d, log Z_i = log Σ_j exp S_ij, and E_i the mean with weights
-    p_ij = exp(S_ij)/Z_i:
+    Computed in float32, whatever dtype comes in, from slices of a few queries with all keys; the N x N matrix
+    never exists. (On CUDA float32 means float32 only as long as `torch.backends.cuda.matmul.allow_tf32` is
+    off, its default.) With the scores S_ij = q_i·k_j/√d, a query's largest T_i, Z_i = Σ_j exp(S_ij - T_i),
+    the weights p_ij = exp(S_ij - T_i)/Z_i and the places x_j of the tokens:
 
-    1. Attention with the keys and their coordinates as values gives E_i[k] and the moments of the distance,
-       and so the mean score m_i = E_i[S] = q_i·E_i[k]/√d.
-    2. Entropy H_i = log Z_i - m_i. It lies in [0, log N] whatever the scores are, and this is what makes the
-       call below safe where log Z alone would overflow.
-    3. log Σ_j p_ij² = log Σ_j exp(2·S_ij) - 2·log Z_i lies in [-H_i, 0] (Jensen).
-    4. Mass received by key j: Σ_i exp(S_ij - log Z_i), the same sum with the roles of q and k swapped.
+    - entropy H_i = log Z_i - Σ_j p_ij (S_ij - T_i): no difference of large numbers, however large the scores;
+    - effective tokens 1/Σ_j p_ij²;
+    - squared distance Σ_j p_ij |x_i - x_j|² = |x_i|² - 2 x_i·Σ_j p_ij x_j + Σ_j p_ij |x_j|²;
+    - mass received by token j: Σ_i p_ij.
     """
     rows, columns = grid
     tokens = rows * columns
-    # Autocast would quietly run these calls in bfloat16, which costs 0.02 to 0.05 nat.
+    # Autocast would quietly run these products in bfloat16, which costs 0.02 to 0.05 nat.
     with torch.autocast(q_BMND.device.type, enabled=False):
-        q = q_BMND.float() * q_BMND.shape[-1] ** -0.5
-        k = k_BMND.float()
-        k = k - k.mean(dim=-2, keepdim=True)  # shifts all scores of a query alike: same p, smaller numbers
-
-        at = _coordinates(rows, columns, q.device).expand(*q.shape[:2], -1, -1)
+        q_BMND = q_BMND.float() * q_BMND.shape[-1] ** -0.5
+        k_BMDN = k_BMND.float().transpose(-2, -1)
+        k_BMDN = k_BMDN - k_BMDN.mean(-1, keepdim=True)  # shifts all scores of a query alike: smaller numbers
+        at = _coordinates(rows, columns, q_BMND.device)
         at2 = at.square().sum(-1, keepdim=True)
-        means = _attend(q, k, torch.cat([k, at, at2, torch.ones_like(at2)], dim=-1))
-        mean_k, mean_at, mean_at2, one = torch.split(means, [k.shape[-1], 2, 1, 1], dim=-1)
-        mean_score = (q * mean_k).sum(-1)
-        # `one` is 1 up to rounding: it cancels the rounding that all columns share.
-        distance2 = (at2 * one - 2 * (at * mean_at).sum(-1, keepdim=True) + mean_at2).mean((-2, -1))
+        places = torch.cat([at, at2], dim=-1)
+        entropy_BM, effective_BM, distance2_BM = (torch.zeros_like(q_BMND[..., 0, 0]) for _ in range(3))
+        received_BMN = torch.zeros_like(q_BMND[..., 0])
+        scores = CACHED_SCORES if q_BMND.device.type == "cpu" else LAUNCHED_SCORES
+        queries = max(1, scores // received_BMN.numel())
+        for start in range(0, tokens, queries):
+            here = slice(start, start + queries)
+            s_BMIN = q_BMND[..., here, :] @ k_BMDN
+            s_BMIN -= s_BMIN.amax(-1, keepdim=True)
+            p_BMIN = s_BMIN.exp()
+            z_BMI = p_BMIN.sum(-1, keepdim=True)
+            p_BMIN /= z_BMI
+            entropy_BM += (z_BMI.log().squeeze(-1) - s_BMIN.mul_(p_BMIN).sum(-1)).sum(-1)
+            effective_BM += torch.linalg.vector_norm(p_BMIN, dim=-1).square().reciprocal().sum(-1)
+            mean_at, mean_at2 = torch.split(p_BMIN @ places, [2, 1], dim=-1)
+            distance2 = at2[here] - 2 * (at[here] * mean_at).sum(-1, keepdim=True) + mean_at2
+            distance2_BM += distance2.sum((-2, -1))
+            received_BMN += p_BMIN.sum(-2)
 
-        entropy = _log_sum_exp(q, k, above=mean_score)
-        log_sum_p2 = _log_sum_exp(2 * q, k, above=2 * mean_score + entropy) - entropy
-        log_z = (mean_score + entropy).unsqueeze(-1)
-        received = _log_sum_exp(
-            torch.cat([k, torch.ones_like(log_z)], dim=-1),
-            torch.cat([q, -log_z], dim=-1),
-            above=torch.zeros_like(mean_score),
-        ).exp()
-
-    entropy_BM = entropy.mean(-1).clamp(0, math.log(tokens))
+    entropy_BM = (entropy_BM / tokens).clamp(0, math.log(tokens))
     return AttentionStatistics(
         entropy=entropy_BM,
         entropy_normalized=entropy_BM / math.log(max(tokens, 2)),
-        effective_tokens=log_sum_p2.neg().exp().mean(-1).clamp(1, tokens),
-        distance_rms=distance2.clamp_min(0).sqrt(),
-        received_max=received.amax(-1),
+        effective_tokens=(effective_BM / tokens).clamp(1, tokens),
+        distance_rms=(distance2_BM / tokens).clamp_min(0).sqrt(),
+        received_max=received_BMN.amax(-1),
         residual_ratio=residual_ratio_BM.detach().float(),
-        received=received.reshape(*received.shape[:2], *grid),
+        received=received_BMN.reshape(*received_BMN.shape[:2], *grid),
     )
-
-
-def _log_sum_exp(q_BMND: Tensor, k_BMND: Tensor, above: Tensor) -> Tensor:
-    """Return log Σ_j exp(q_i·k_j) - above_i, of shape (B, M, N); wants a result from 0 to 80.
-
-    Below 0 it loses digits, but its exponential is still right to 1e-7.
-    One more key scores above_i for every query i. Its weight o = exp(above)/(exp(above) + Σ exp) is what
-    attention returns for a value of 1 at that key and 0 at all others, and the result is log((1 - o)/o).
-    """
-    q = torch.cat([q_BMND, above.unsqueeze(-1)], dim=-1)
-    k = F.pad(k_BMND, (0, 1, 0, 1))
-    k[..., -1, -1] = 1
-    indicator = torch.zeros_like(k[..., :1])
-    indicator[..., -1, :] = 1
-    o_BMN = _attend(q, k, indicator).squeeze(-1)
-    return torch.log1p(-o_BMN) - torch.log(o_BMN)
-
-
-def _attend(q_BMND: Tensor, k_BMND: Tensor, v_BMNE: Tensor) -> Tensor:
-    """Return softmax(QKᵀ)V by the fused kernel, whatever the widths D and E are."""
-    width = max(q_BMND.shape[-1], v_BMNE.shape[-1])
-    width += -width % FUSED_WIDTH
-    q, k, v = (F.pad(t, (0, width - t.shape[-1])) for t in (q_BMND, k_BMND, v_BMNE))
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., : v_BMNE.shape[-1]]
 
 
 def _coordinates(rows: int, columns: int, device: torch.device) -> Tensor:

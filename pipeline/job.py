@@ -302,7 +302,7 @@ class _Run:
     # ------------------------------------------------------------ commit
 
     def _commit_stream(self, dataset: Any, signals: Signals) -> None:
-        """Iterate over the written parts and commit them as often as the window wants it, the first at once."""
+        """Iterate over the written parts and commit them: when, the window says; the first at once."""
         blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         results: queue.Queue[pa.Table | BaseException | None] = in_background(blocks, "masklake-stream")
         waiting: list[Written] = []

@@ -3,6 +3,7 @@
 import copy
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ def _bare_openvino(model: AttentionUNet, threads: int) -> Callable[[], Any]:
     """Return OpenVINO's own way with the network: converted, bfloat16, nothing but logits."""
     shape = (TILES, 3, SIDE, SIDE)
     x = torch.randn(shape)
-    traced = torch.jit.trace(model, x, check_trace=False)  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, x, check_trace=False)  # type: ignore[no-untyped-call]
     graph = openvino.convert_model(traced, input=[shape])
     options = {
         "INFERENCE_PRECISION_HINT": "bf16",

@@ -12,8 +12,8 @@ from tests.faults.told import Told
 from tests.faults.trial import Trial
 from tests.integration.commands import Running, wait_until
 
-# Seconds of the network an image. A block of the ground then takes it as long as one of 32 images of 512² takes the
-# shipped network on a core; without it all parts are done before the first is committed.
+# Seconds of the network an image, so that not all parts are done before the first is committed. A block of
+# the ground then takes it as long as one of 32 images of 512² takes the shipped network on two cores.
 PACE = 0.2
 
 # The moments of a run, and how many of each there are at least in a run over the ground's images.

@@ -39,21 +39,19 @@ def test_one_slow_commit_opens_nothing() -> None:
     assert window.size == 18 + 10
 
 
-class Operator(SimpleNamespace):
+class Operator:
     """What the policy asks of one of Ray Data's operators."""
 
-    def __init__(self, name: str, queued: int = 0, active: int = 0, rows: int = 0) -> None:
-        super().__init__(name=f"MapBatches({name})", queued=queued, active=active)
+    def __init__(self, name: str, rows: int = 0) -> None:
+        self.name = f"MapBatches({name})"
+        self.queued = self.active = 0
         self.metrics = SimpleNamespace(rows_task_outputs_generated=rows)
 
-    def __hash__(self) -> int:
-        return hash(self.name)
-
     def internal_input_queue_num_blocks(self) -> int:
-        return int(self.queued)
+        return self.queued
 
     def num_active_tasks(self) -> int:
-        return int(self.active)
+        return self.active
 
 
 @pytest.mark.parametrize("where", ["queued", "active", "behind", "writing", "written"])
