@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module of `pipeline` may import those of the rows above its own, not those beside it, and none below.
 LAYERS = (
     ("harmless",),
-    ("background", "errors", "events", "head", "png", "watchdog"),
+    ("background", "errors", "events", "head", "png", "watchdog", "window"),
     ("config", "schema", "drawing", "room", "sizing"),
     ("train.config", "train.schema"),
     ("explain",),
@@ -57,7 +57,7 @@ LAYERS = (
 BESIDE = {("predict", "tiling")}  # the exception
 
 # These turn values into one another. They do no I/O, so errors are all they need of ours.
-PURE = ("decode", "tiling", "encode", "png", "room", "sizing")
+PURE = ("decode", "tiling", "encode", "png", "room", "sizing", "window")
 
 # What may import `models`; `models` itself imports nothing of ours but `models`.
 MAY_IMPORT_MODELS = ("engine", "predict", "registry.", "train.", "job")
