@@ -1,4 +1,4 @@
-"""The network by OpenVINO: on CPUs with AMX its bfloat16 convolutions are up to four times as fast.
+"""The network by OpenVINO: on CPUs, where its bfloat16 convolutions are faster than PyTorch's.
 
 Attention statistics stay PyTorch's, in float32, from the queries and keys that come out.
 

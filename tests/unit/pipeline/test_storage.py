@@ -205,7 +205,7 @@ def test_objects_from_the_web_fail_one_by_one(web: str) -> None:
 
 
 def test_a_busy_store_of_s3_is_asked_again_soon(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused request is repeated by one library alone: its tries are not multiplied by another's."""
+    """A refused request is repeated by one library alone, five times, within each of our own tries."""
     config = StorageConfig(endpoint_url=web, anonymous=True)
     monkeypatch.setattr(storage, "TRIES", 2)
     paths = ("busy/3/c", "missing/d", "busy/99/e")
