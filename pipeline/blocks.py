@@ -100,7 +100,7 @@ def failure(error: Exception, stage: str) -> dict[str, str]:
 def plan_rows(group: pa.Table, *, plan_uri: str, storage_config: StorageConfig) -> pa.Table:
     """Return the rows of the plan's row group whose number is the one `id` in `group`."""
     with storage.open_input(plan_uri, storage_config) as file:
-        return pq.ParquetFile(file).read_row_group(group["id"][0].as_py())
+        return pq.ParquetFile(file).read_row_group(group["id"][0].as_py()).cast(PLAN_ROW)
 
 
 # ---------------------------------------------------------------- fetch and decode

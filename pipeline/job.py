@@ -45,9 +45,10 @@ from pipeline.errors import (
     StorageError,
 )
 from pipeline.harmless import without_secrets_in
-from pipeline.inventory import Plan, check_places, left_over, make_plan, nothing_seen
+from pipeline.inventory import check_places
 from pipeline.lease import watched
 from pipeline.meters import MeteredSegmentBlock, Meters
+from pipeline.plan import Plan, left_over, make_plan
 from pipeline.predict import check_tile_side
 from pipeline.progress import Reporter
 from pipeline.registry.checkpoints import fetch_checkpoint
@@ -104,7 +105,7 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
         plan = make_plan(
             config.source,
             config.storage,
-            table.done(recipe.id) if table else nothing_seen(),
+            table.save_seen(recipe.id, folder / "seen.parquet") if table else None,
             folder,
             retry_failed=config.run.retry_failed,
             progress=reporter.listed,
@@ -116,7 +117,7 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
                 f"note: the store of {config.table} ignores conditional writes, so two runs at once on this "
                 "table could overwrite each other's commits: run one at a time"
             )
-        table = table or _new_table(config, recipe)
+        table = table or _new_table(config)
         labels = RowLabels(
             table_uri=table.uri,
             run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}",
@@ -142,9 +143,9 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
     return summary
 
 
-def _new_table(config: JobConfig, recipe: Recipe) -> Table:
+def _new_table(config: JobConfig) -> Table:
     table = Table.open_or_create(config.table, config.storage)
-    if table.done(recipe.id).num_rows:  # made and filled after we planned: the plan knows nothing of it
+    if table.file_count:  # made and filled after we planned: the plan knows nothing of it
         raise ConcurrentRunError(f"{table.uri}: another run began it just now: run this command again")
     return table
 

@@ -13,7 +13,8 @@ from pipeline import storage
 from pipeline.blocks import SegmentBlock, fetch_and_decode
 from pipeline.config import JobConfig, Recipe
 from pipeline.harmless import without_secrets_in
-from pipeline.inventory import check_places, make_plan, nothing_seen
+from pipeline.inventory import check_places
+from pipeline.plan import make_plan
 from pipeline.progress import Reporter, duration
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.runs import finished_runs
@@ -106,12 +107,13 @@ def quote(
     checkpoint = files.load()
     recipe = Recipe.of(checkpoint.digest, [c.name for c in checkpoint.classes], config.tiling)
     table = Table.open(config.table, config.storage) if Table.exists(config.table, config.storage) else None
-    with tempfile.TemporaryDirectory(prefix="masklake-") as folder:
+    with tempfile.TemporaryDirectory(prefix="masklake-") as name:
+        folder = Path(name)
         plan = make_plan(
             config.source,
             config.storage,
-            table.done(recipe.id) if table else nothing_seen(),
-            Path(folder),
+            table.save_seen(recipe.id, folder / "seen.parquet") if table else None,
+            folder,
             retry_failed=config.run.retry_failed,
             progress=reporter.listed,
         )

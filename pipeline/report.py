@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.harmless import without_secrets_in
-from pipeline.inventory import Plan
+from pipeline.plan import Plan
 from pipeline.progress import duration
 from pipeline.table import Table
 

@@ -416,25 +416,53 @@ class Table:
         where: ds.Expression | None = None,
     ) -> pa.Table:
         """Return columns of the committed rows, of one run or of all."""
+        return self._scanned(lambda scanner: scanner.to_table(), columns, run_id, where)
+
+    def save(
+        self,
+        columns: Sequence[str] | dict[str, ds.Expression],
+        file: Path,
+        *,
+        run_id: str | None = None,
+        where: ds.Expression | None = None,
+    ) -> None:
+        """Write what `rows` returns to a local Parquet file, a portion at a time: it may be of any size."""
+
+        def write(scanner: ds.Scanner) -> None:
+            with pq.ParquetWriter(file, scanner.projected_schema, compression="zstd") as writer:
+                for batch in scanner.to_batches():
+                    writer.write_batch(batch)
+
+        self._scanned(write, columns, run_id, where)
+
+    def _scanned(
+        self,
+        read: Callable[[ds.Scanner], T],
+        columns: Sequence[str] | dict[str, ds.Expression],
+        run_id: str | None,
+        where: ds.Expression | None,
+    ) -> T:
+        """Return what `read` makes of the newest rows, which it may have to do again from the start."""
         files = [("run_id", "=", run_id)] if run_id else None
         chosen = columns if isinstance(columns, dict) else list(columns)
 
-        def read() -> pa.Table:
+        def scan() -> T:
             self._delta.update_incremental()
             dataset = self._delta.to_pyarrow_dataset(file_pruning_predicate=files)
-            return dataset.to_table(columns=chosen, filter=where)
+            return read(dataset.scanner(columns=chosen, filter=where))
 
-        return _patiently(self.uri, self._storage, read)
+        return _patiently(self.uri, self._storage, scan)
 
-    def done(self, recipe: str) -> pa.Table:
-        """Return image_id, uri, status and error stage of every row under a recipe."""
+    def save_seen(self, recipe: str, file: Path) -> Path:
+        """Write image_id, uri, status and error stage of a recipe's rows to a local file; return it."""
         columns = {
             "image_id": ds.field("image_id"),
             "uri": ds.field("uri"),
             "status": ds.field("status"),
             "stage": ds.field("error", "stage"),
         }
-        return self.rows(columns, where=ds.field("recipe") == recipe)
+        self.save(columns, file, where=ds.field("recipe") == recipe)
+        return file
 
     def versions(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest commits, newest first: version, timestamp (ms), operation, run_id."""

@@ -18,15 +18,19 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from tests.bench import (
+    actor,
+    commits,
+    decoding,
+    fetch,
     first_row,
     hosts,
     listing,
     masks,
-    memory,
     network,
     nights,
     planning,
     refusals,
+    scale,
     training,
     whole_job,
 )
@@ -38,9 +42,13 @@ BENCHES = {
     "first_row": first_row.measure,
     "masks": masks.measure,
     "network": network.measure,
-    "memory": memory.measure,
+    "actor": actor.measure,
     "listing": listing.measure,
     "planning": planning.measure,
+    "fetch": fetch.measure,
+    "decoding": decoding.measure,
+    "commits": commits.measure,
+    "scale": scale.measure,
     "nights": nights.measure,
     "training": training.measure,
     "hosts": hosts.measure,
@@ -67,9 +75,8 @@ def main() -> None:
         console.print(f"{name}: {time.monotonic() - started:.0f} s")
     grid = Grid("figure", "measured", "asked", "reached", "how")
     for figure in figures:
-        grid.add_row(
-            figure.name, figure.measured, figure.asked, "yes" if figure.reached else "NO", figure.how
-        )
+        reached = {True: "yes", False: "NO", None: ""}[figure.reached]
+        grid.add_row(figure.name, figure.measured, figure.asked, reached, figure.how)
     console.print(grid)
     _keep(figures, commit, chosen.json)
 

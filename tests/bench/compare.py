@@ -33,7 +33,8 @@ def main() -> None:
         if old := before.get(figure["name"]):
             values = (old["value"], figure["value"])
             ratio = f"{values[1] / values[0]:.2f}" if values[0] else ""
-            asked = f"{'≥' if figure['at_least'] else '≤'} {figure['limit']:g}"
+            sign = "≥" if figure["at_least"] else "≤"
+            asked = "" if figure["limit"] is None else f"{sign} {figure['limit']:g}"
             grid.add_row(figure["name"], *(f"{v:.3g} {figure['unit']}".strip() for v in values), ratio, asked)
     console.print(grid)
 

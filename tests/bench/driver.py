@@ -51,6 +51,7 @@ def main() -> None:
         "seconds": time.time() - STARTED,
         "commits": clock.commits,
         "peak_mb": int(peak_kib) / 1024,
+        "cpu_seconds": time.process_time(),
         "stages": {stage.name: stage.seconds for stage in summary.stages},
     }
     print(json.dumps(report))

@@ -20,13 +20,15 @@ class Figure:
     name: str
     value: float
     unit: str
-    limit: float
-    at_least: bool  # else at most
+    limit: float | None = None  # None: told, and nothing is asked of it
+    at_least: bool = False  # else at most
     how: str  # what was run, and the spread
 
     @property
-    def reached(self) -> bool:
-        """Whether the value is on the right side of the limit."""
+    def reached(self) -> bool | None:
+        """Whether the value is on the right side of the limit, if there is one."""
+        if self.limit is None:
+            return None
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     @property
@@ -36,7 +38,9 @@ class Figure:
 
     @property
     def asked(self) -> str:
-        """Return the limit with its direction."""
+        """Return the limit with its direction, or nothing."""
+        if self.limit is None:
+            return ""
         return f"{'≥' if self.at_least else '≤'} {self.limit:g} {self.unit}".strip()
 
     def to_dict(self) -> dict[str, Any]:

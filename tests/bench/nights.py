@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline import inventory, storage
+from pipeline import storage
 from pipeline.config import Recipe, SourceConfig, StorageConfig, TilingConfig
 from pipeline.demo.server import S3Server
-from pipeline.inventory import nothing_seen
+from pipeline.plan import make_plan
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.table import Table, write_part
 from tests.bench.buckets import done, write_objects
@@ -76,7 +76,7 @@ def _fill(folder: Path, bucket: str) -> None:
     recipe = Recipe.of(checkpoint.digest, [one.name for one in checkpoint.classes], TilingConfig())
     place = folder / f"plan-{bucket}"
     place.mkdir()
-    plan = inventory.make_plan(SourceConfig(uri=f"s3://{bucket}"), config, nothing_seen(), place)
+    plan = make_plan(SourceConfig(uri=f"s3://{bucket}"), config, None, place)
     rows = done(pq.read_table(plan.file), recipe.id)
     opened = Table.open_or_create(str(table), config)
     opened.commit([write_part(rows, storage.canonical(str(table)), config)])

@@ -24,7 +24,7 @@ from pipeline import blocks
 from pipeline.config import JobConfig, SourceConfig, TilingConfig
 from pipeline.demo.nuclei import generate
 from pipeline.demo.server import S3Server
-from pipeline.inventory import make_plan, nothing_seen
+from pipeline.plan import make_plan
 from pipeline.registry.checkpoints import fetch_checkpoint
 from tests.bench.figure import Figure, Say, run_job
 from tests.bench.peers.work import BEATS, Work
@@ -157,7 +157,7 @@ def _limit(folder: Path, model: str, say: Say) -> float:
     """
     config = JobConfig(source=SourceConfig(uri="s3://few"), table=str(folder), model=model)
     tiling = TilingConfig(side=SIDE, overlap=0)
-    plan = make_plan(config.source, config.storage, nothing_seen(), folder)
+    plan = make_plan(config.source, config.storage, None, folder)
     files = fetch_checkpoint(model, config.storage)
     actor = blocks.SegmentBlock(model, files.load().digest, config.storage, config.predict, tiling)
     labels = blocks.RowLabels(

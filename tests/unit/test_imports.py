@@ -35,7 +35,8 @@ LAYERS = (
         "train.evaluate",
         "train.tables",
     ),  # blocks composes the stages
-    ("report", "quote", "features", "meters", "train.sources"),
+    ("plan", "features", "meters", "train.sources"),
+    ("report", "quote"),
     ("overview", "contact_sheet", "drift"),
     ("job", "pick"),
     ("demo.run",),
@@ -104,6 +105,7 @@ ONLY_IN = {
         "pipeline.cli_train",
         "flows.cli",
     ),
+    "duckdb": ("pipeline.plan",),
     "kornia": ("pipeline.train.augment", "pipeline.train.losses"),
     "scipy": ("pipeline.drift",),
     "matplotlib": ("pipeline.train.pictures",),
@@ -131,6 +133,7 @@ NOT_WITH_CLI = (
     "numpy",
     "PIL",
     "pydantic",
+    "duckdb",
 )
 
 # Prediction is used on machines that have nothing but torch, numpy and safetensors.
@@ -196,7 +199,7 @@ def layer(name: str) -> int:
 
 def test_the_reader_of_imports_sees_all_forms() -> None:
     """The rules below would hold of anything if imports were overlooked: some that are known are found."""
-    assert {"storage", "config", "table"} <= ours("pipeline.inventory")
+    assert {"inventory", "config", "table"} <= ours("pipeline.plan")
     assert {"job", "quote", "progress"} <= ours("pipeline.cli")  # within functions
     assert "ray.data" in imports("pipeline.job")
     assert "models.weights" in imports("pipeline.registry.checkpoints")

@@ -253,7 +253,7 @@ WISHES: list[tuple[object, str, Callable[[ModuleType], None]]] = [
     (TELL, "pipeline.decode", tell_decode),
     (TELL, "pipeline.predict", tell_network),
     (TELL, "pipeline.table", tell_table),
-    (TELL, "pipeline.inventory", tell_reconcile),
+    (TELL, "pipeline.plan", tell_reconcile),
 ]
 CHANGES: dict[str, list[Callable[[ModuleType], None]]] = {}
 for wish, changed_module, apply in WISHES:

@@ -33,7 +33,7 @@ from pipeline.config import DecodeConfig, PredictConfig, SourceConfig, StorageCo
 from pipeline.decode import decode
 from pipeline.encode import decode_mask
 from pipeline.errors import FetchError, ModelError, StorageError
-from pipeline.inventory import make_plan, nothing_seen
+from pipeline.plan import make_plan
 from pipeline.schema import PLAN_ROW, ROW
 from pipeline.table import Part, Table, write_part
 
@@ -72,7 +72,7 @@ def images(tmp_path: Path) -> Path:
 
 def planned(images: Path, folder: Path) -> pa.Table:
     """Return the plan's rows in the order of the names."""
-    plan = make_plan(SourceConfig(uri=str(images)), LOCAL, nothing_seen(), folder)
+    plan = make_plan(SourceConfig(uri=str(images)), LOCAL, None, folder)
     return pq.read_table(plan.file).sort_by("uri")
 
 

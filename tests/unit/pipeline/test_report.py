@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import StorageConfig
-from pipeline.inventory import Plan
+from pipeline.plan import Plan
 from pipeline.report import StageReport, Summary, count_failures, count_rows, how_to_read
 from pipeline.table import Table, write_part
 

@@ -25,7 +25,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pipeline.blocks import RowLabels, finish_rows
 from pipeline.config import SourceConfig, StorageConfig
 from pipeline.errors import ConcurrentRunError
-from pipeline.inventory import TRANSIENT_STAGES, Plan, image_id, left_over, make_plan
+from pipeline.inventory import image_id
+from pipeline.plan import TRANSIENT_STAGES, Plan, left_over, make_plan
 from pipeline.table import Part, Table, write_part
 
 LOCAL = StorageConfig()
@@ -219,7 +220,7 @@ class Resume(RuleBasedStateMachine):
         plan = make_plan(
             SourceConfig(uri=str(folder / "source.parquet")),
             LOCAL,
-            table.done(recipe),
+            table.save_seen(recipe, folder / "seen.parquet"),
             folder,
             retry_failed=retry_failed,
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
@@ -233,16 +234,17 @@ def test_a_log_that_vanished_is_one_clear_error(
 # ---------------------------------------------------------------- read
 
 
-def test_done_is_asked_by_recipe(table: Table, add: Callable[..., None]) -> None:
+def test_what_was_seen_is_asked_by_recipe(table: Table, add: Callable[..., None], tmp_path: Path) -> None:
     """Rows of other recipes do not count, and a failure says its stage."""
     add(table, "ok", "a")
     add(table, "failed", "b", stage="decode")
     add(table, "ok", "c", recipe="r2")
-    assert sorted(table.done("r1").to_pylist(), key=lambda row: str(row["image_id"])) == [
+    rows = pq.read_table(table.save_seen("r1", tmp_path / "r1.parquet")).to_pylist()
+    assert sorted(rows, key=lambda row: str(row["image_id"])) == [
         {"image_id": "a", "uri": "file:///images/a", "status": "ok", "stage": None},
         {"image_id": "b", "uri": "file:///images/b", "status": "failed", "stage": "decode"},
     ]
-    assert table.done("r3").num_rows == 0
+    assert pq.read_table(table.save_seen("r3", tmp_path / "r3.parquet")).num_rows == 0
 
 
 def test_rows_of_one_run(table: Table, add: Callable[..., None]) -> None:
@@ -300,7 +302,7 @@ def test_delete_failures_deletes_exactly_those(uri: str, table: Table, add: Call
     masks = {file: file.stat().st_mtime_ns for file in data_files(uri) if "status=ok" in str(file)}
     assert table.delete_failures(["a", "c", "e", "g", "h", "unknown"], "r1") == 4
     assert ids(table) == ids(Table.open(uri, LOCAL)) == "abcdf"
-    assert table.done("r2")["image_id"].to_pylist() == ["c"]
+    assert table.rows(["image_id"], where=ds.field("recipe") == "r2")["image_id"].to_pylist() == ["c"]
     assert {file: file.stat().st_mtime_ns for file in masks} == masks
     assert table.delete_failures(["c"], "r1") == 0
     assert table.delete_failures([], "r1") == 0
