@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader expects
 from torch import Tensor, nn
 
-REDUCTION = 8  # queries and keys have C/8 channels, as in SAGAN section 3
+from models.config import REDUCTION
+
 CACHED_SCORES = 1 << 20  # of a slice of queries with all keys: what the caches of a CPU hold,
 LAUNCHED_SCORES = 1 << 24  # and what is worth the launch of a GPU's kernels
 

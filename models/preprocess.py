@@ -3,51 +3,12 @@
 Shape suffixes: B samples; H, W height and width in pixels; C channels.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from models.stretch import are_percentiles
-
-MIN_STD, MAX_STD = 1e-3, 10.0  # beyond these a pixel step is noise or nothing to a network
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Normalisation:
-    """Mean and standard deviation of each channel, in units where 0 is black and 1 is pixel value 255.
-
-    With `stretch`, those two percentiles of each whole image become 0 and 255 before: see `models.stretch`.
-    """
-
-    mean: tuple[float, ...]  # 0 to 1
-    std: tuple[float, ...]  # 0.001 to 10
-    stretch: tuple[float, float] | None = None  # percentiles, 0 to 100, the lower first
-
-    def __post_init__(self) -> None:
-        if self.stretch is not None and not are_percentiles(self.stretch):
-            raise ValueError(
-                "normalisation stretch must be two percentiles from 0 to 100, the lower first, "
-                f"got {repr(self.stretch)[:40]}"
-            )
-        for name, values, low, high in (("mean", self.mean, 0.0, 1.0), ("std", self.std, MIN_STD, MAX_STD)):
-            if not isinstance(values, tuple) or not values:
-                raise ValueError(f"normalisation {name} must be a list of numbers, got {repr(values)[:40]}")
-            for value in values:
-                if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                    raise ValueError(
-                        f"normalisation {name} must be numbers from {low} to {high}, got {repr(value)[:40]}"
-                    )
-        if len(self.mean) != len(self.std):
-            raise ValueError(
-                f"normalisation needs one std for each mean, got {len(self.std)} for {len(self.mean)}"
-            )
-
-    @property
-    def channels(self) -> int:
-        """Number of image channels that it fits."""
-        return len(self.mean)
+from models.config import Normalisation
 
 
 def normalise(

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from models.attention import AttentionInputs, AttentionStatistics, attention_statistics
 from models.attention_unet import AttentionUNet
-from models.preprocess import Normalisation, normalise
+from models.config import Normalisation
+from models.preprocess import normalise
 from pipeline.engine import NAMES
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # else each import is told its makers

@@ -12,6 +12,7 @@ import queue
 import tempfile
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.checkpoint import Checkpoint
+from models.header import Header
 from pipeline import probes
 from pipeline.background import in_background
 from pipeline.blocks import (
@@ -34,7 +35,6 @@ from pipeline.blocks import (
     write_lost,
 )
 from pipeline.config import JobConfig, PredictConfig, Recipe
-from pipeline.device import choose_device
 from pipeline.errors import (
     ClusterError,
     ConcurrentRunError,
@@ -49,7 +49,6 @@ from pipeline.inventory import check_places
 from pipeline.lease import watched
 from pipeline.meters import MeteredSegmentBlock, Meters
 from pipeline.plan import Plan, left_over, make_plan
-from pipeline.predict import check_tile_side
 from pipeline.progress import Reporter
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.report import StageReport, Summary
@@ -65,6 +64,7 @@ from pipeline.session import (
 )
 from pipeline.sizing import task_workers
 from pipeline.table import Table
+from pipeline.tiling import check_tile_side
 from pipeline.window import HoldActors, Window
 
 RETRY_BLOCKS: Final = (8, 1)  # images of a block when the run reconciles plan with commits
@@ -94,11 +94,13 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
     started = time.monotonic()
     check_places(config.source.uri, config.table)
     files = fetch_checkpoint(config.model, config.storage, config.registry)
-    checkpoint = files.load()
-    check_tile_side(config.tiling.side, checkpoint.config.stride)
-    if config.run.ray_address is None:
-        choose_device(config.predict.device)  # refuses what is not here, before anything starts
-    recipe = Recipe.of(checkpoint.digest, [c.name for c in checkpoint.classes], config.tiling)
+    header = files.header()
+    check_tile_side(config.tiling.side, header.config.stride)
+    if config.run.ray_address is None and config.predict.device == "cuda":
+        from pipeline.device import choose_device  # torch, which takes seconds to import
+
+        choose_device("cuda")  # refuses what is not here, before anything starts
+    recipe = _recipe(config, header)
     table = Table.open(config.table, config.storage) if Table.exists(config.table, config.storage) else None
     with tempfile.TemporaryDirectory(prefix="masklake-") as name:
         folder = Path(name)
@@ -117,29 +119,20 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
                 f"note: the store of {config.table} ignores conditional writes, so two runs at once on this "
                 "table could overwrite each other's commits: run one at a time"
             )
-        table = table or _new_table(config)
-        labels = RowLabels(
-            table_uri=table.uri,
-            run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}",
-            recipe=recipe.id,
-            model=f"{files.uri}@{checkpoint.digest[:16]}",
-            palette=tuple(c.colour for c in checkpoint.classes),
-        )
-        described = {"config": config.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
-        kept = json.dumps(without_secrets_in(described), indent=2)  # who reads the table may read it
-        table.write_run_file(labels.run_id, "config.json", kept.encode())
-        table.delete_failures(plan.outdated, recipe.id)
         reporter.started(plan.todo)
         with (
             Signals() as signals,
             watched(config.run.lease, config.storage, signals.stop),
-            ray_session(config.run.ray_address, signals),
+            ThreadPoolExecutor(1) as beside,
         ):
-            meters = Meters(checkpoint.digest, plan.todo)
-            run = _Run(config, table, labels, files.uri, checkpoint, reporter, meters)
-            run.all(plan, folder, signals)
-    summary = Summary.of_run(table, labels.run_id, plan, time.monotonic() - started, run.stages())
-    table.write_run_file(labels.run_id, "summary.json", summary.to_json())
+            checked = beside.submit(files.check)  # imports torch, while Ray starts
+            with ray_session(config.run.ray_address, signals):
+                checked.result()
+                run = _begin(config, table or _new_table(config), files.uri, header, plan, reporter)
+                run.all(plan, folder, signals)
+    run_id = run.labels.run_id
+    summary = Summary.of_run(run.table, run_id, plan, time.monotonic() - started, run.stages())
+    run.table.write_run_file(run_id, "summary.json", summary.to_json())
     return summary
 
 
@@ -150,6 +143,29 @@ def _new_table(config: JobConfig) -> Table:
     return table
 
 
+def _begin(
+    config: JobConfig, table: Table, model: str, header: Header, plan: Plan, reporter: Reporter
+) -> "_Run":
+    """Return a run whose configuration is kept beside the table, less the failed rows that it does anew."""
+    recipe = _recipe(config, header)
+    labels = RowLabels(
+        table_uri=table.uri,
+        run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}",
+        recipe=recipe.id,
+        model=f"{model}@{header.digest[:16]}",
+        palette=tuple(c.colour for c in header.classes),
+    )
+    described = {"config": config.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
+    kept = json.dumps(without_secrets_in(described), indent=2)  # who reads the table may read it
+    table.write_run_file(labels.run_id, "config.json", kept.encode())
+    table.delete_failures(plan.outdated, recipe.id)
+    return _Run(config, table, labels, model, header, reporter, Meters(header.digest, plan.todo))
+
+
+def _recipe(config: JobConfig, header: Header) -> Recipe:
+    return Recipe.of(header.digest, [c.name for c in header.classes], config.tiling)
+
+
 @dataclass(slots=True)
 class _Run:
     """One execution of a plan."""
@@ -158,7 +174,7 @@ class _Run:
     table: Table
     labels: RowLabels
     model: str  # address that every worker can read
-    checkpoint: Checkpoint
+    header: Header
     reporter: Reporter
     meters: Meters
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
@@ -249,7 +265,7 @@ class _Run:
                     fetch_and_decode,
                     storage_config=self.config.storage,
                     decode_config=self.config.decode,
-                    channels=self.checkpoint.config.in_channels,
+                    channels=self.header.config.in_channels,
                 ),
                 batch_size=None,
                 batch_format="pyarrow",
@@ -261,7 +277,7 @@ class _Run:
                 MeteredSegmentBlock,
                 fn_constructor_args=(
                     self.model,
-                    self.checkpoint.digest,
+                    self.header.digest,
                     self.config.storage,
                     self._predict_config(room.cpus, actors),
                     self.config.tiling,

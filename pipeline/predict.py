@@ -21,7 +21,7 @@ from models.stretch import stretch
 from pipeline.device import choose_device, choose_dtype
 from pipeline.engine import Engine, TorchEngine
 from pipeline.errors import ConfigError, PredictError
-from pipeline.tiling import TileGrid, add_tiles, coverage, tile, window
+from pipeline.tiling import TileGrid, add_tiles, check_tile_side, coverage, tile, window
 from pipeline.watchdog import ended_after
 
 if TYPE_CHECKING:  # this file must run where pydantic is not installed
@@ -295,12 +295,6 @@ class _Canvas:
 
 def _as_bytes(values: Tensor) -> NDArray[np.uint8]:
     return values.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-
-
-def check_tile_side(side: int, stride: int) -> None:
-    """Raise ConfigError if a network of this stride cannot be given tiles of `side` pixels."""
-    if side % stride:
-        raise ConfigError(f"--tile {side}: this network needs tiles of a multiple of {stride} pixels")
 
 
 def make_engine(checkpoint: "Checkpoint", config: "PredictConfig", device: torch.device, side: int) -> Engine:

@@ -104,8 +104,8 @@ def quote(
     """
     check_places(config.source.uri, config.table)
     files = fetch_checkpoint(config.model, config.storage, config.registry)
-    checkpoint = files.load()
-    recipe = Recipe.of(checkpoint.digest, [c.name for c in checkpoint.classes], config.tiling)
+    header = files.header()
+    recipe = Recipe.of(header.digest, [c.name for c in header.classes], config.tiling)
     table = Table.open(config.table, config.storage) if Table.exists(config.table, config.storage) else None
     with tempfile.TemporaryDirectory(prefix="masklake-") as name:
         folder = Path(name)
@@ -126,7 +126,7 @@ def quote(
                 speed = _sample_speed(
                     plan.file,
                     config,
-                    SegmentBlock(files.uri, checkpoint.digest, config.storage, config.predict, config.tiling),
+                    SegmentBlock(files.uri, header.digest, config.storage, config.predict, config.tiling),
                 )
                 measured = f"measured on {min(SAMPLE_IMAGES, plan.todo)} images, on this machine"
             if speed is None:

@@ -21,6 +21,12 @@ from pipeline.errors import ConfigError
 ALIGN = 32  # pixels; the largest stride of the network
 
 
+def check_tile_side(side: int, stride: int) -> None:
+    """Raise ConfigError if a network of this stride cannot be given tiles of `side` pixels."""
+    if side % stride:
+        raise ConfigError(f"--tile {side}: this network needs tiles of a multiple of {stride} pixels")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileGrid:
     """Where the tiles of one image lie. Equal fields give equal tiles, so a retry repeats them.

@@ -2,12 +2,14 @@
 any other as a folder that storage can read.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import models.weights
+from models.header import CheckpointError, Header, read_header
 from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ModelError, StorageError
@@ -17,6 +19,7 @@ from pipeline.registry.versions import Registry, Version
 if TYPE_CHECKING:
     from models.checkpoint import Checkpoint
 
+H = TypeVar("H", bound=Header)
 SHIPPED = Path(models.weights.__file__).parent
 DECODED_CHANNELS = (1, 3, 4)  # what an image is decoded to: grey, RGB, RGBA
 MAX_BYTES: Final = {  # of what is read at all
@@ -33,21 +36,35 @@ class CheckpointFiles:
     config_json: bytes
     weights: bytes
 
+    def header(self) -> Header:
+        """Return what config.json says, without torch; the weights are not looked at.
+
+        Raises ModelError if it is not that of a checkpoint, or the network takes other images.
+        """
+        return self._read(read_header)
+
     def load(self) -> "Checkpoint":
         """Return the checkpoint with its model. Raises ModelError if it is not one, or takes other images."""
-        from models.checkpoint import CheckpointError, load  # torch: only where a network is made
+        from models.checkpoint import load  # torch: only where a network is made
 
+        return self._read(load)
+
+    def check(self) -> None:
+        """Raise ModelError if `load` would."""
+        self.load()
+
+    def _read(self, read: Callable[[bytes, bytes], H]) -> H:
         try:
-            checkpoint = load(self.config_json, self.weights)
+            header = read(self.config_json, self.weights)
         except CheckpointError as error:
             raise ModelError(f"{self.uri}: {error}") from error
-        channels = checkpoint.config.in_channels
+        channels = header.config.in_channels
         if channels not in DECODED_CHANNELS:
             raise ModelError(
                 f"{self.uri}: the network takes {channels} channels, but images are read as 1 (grey), "
                 "3 (RGB) or 4 (RGBA): use a checkpoint that takes one of these"
             )
-        return checkpoint
+        return header
 
 
 def shipped() -> list[str]:

@@ -17,9 +17,9 @@ from pipeline import storage
 from pipeline.device import choose_device
 from pipeline.errors import ClusterError, ConfigError, InterruptedRun, MasklakeError, StalledError
 from pipeline.lease import watched
-from pipeline.predict import check_tile_side
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.session import SPARE_CPUS, Signals, last_line, ray_session
+from pipeline.tiling import check_tile_side
 from pipeline.train.config import FinetuneConfig, WorkersConfig
 from pipeline.train.finish import Finished, finish, finished
 from pipeline.train.folder import claim

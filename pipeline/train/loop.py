@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from models import checkpoint
 from models.attention_unet import AttentionUNet
-from models.checkpoint import ClassInfo
-from models.preprocess import Normalisation, normalise
+from models.config import Normalisation
+from models.header import ClassInfo
+from models.preprocess import normalise
 from pipeline.errors import MasklakeError
 from pipeline.train.augment import augment
 from pipeline.train.config import FinetuneConfig

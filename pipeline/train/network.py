@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that every PyTorch reader expects
 from torch import Tensor, nn
 
-from models.attention_unet import DEFAULT_ATTENDED_WIDTH, AttentionUNet, AttentionUNetConfig
+from models.attention_unet import AttentionUNet
 from models.checkpoint import Checkpoint
+from models.config import DEFAULT_ATTENDED_WIDTH, AttentionUNetConfig
 from pipeline.errors import ConfigError
 from pipeline.train.config import NetworkConfig
 

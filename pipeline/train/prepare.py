@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.checkpoint import Checkpoint, ClassInfo
-from models.preprocess import Normalisation
+from models.checkpoint import Checkpoint
+from models.config import Normalisation
+from models.header import ClassInfo
 from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.registry.checkpoints import CheckpointFiles

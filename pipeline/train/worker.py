@@ -12,8 +12,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from models.checkpoint import Checkpoint, ClassInfo
-from models.preprocess import Normalisation
+from models.checkpoint import Checkpoint
+from models.config import Normalisation
+from models.header import ClassInfo
 from pipeline.config import PredictConfig
 from pipeline.predict import Segmenter
 from pipeline.registry.checkpoints import fetch_checkpoint

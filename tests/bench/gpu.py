@@ -23,9 +23,10 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import Checkpoint, ClassInfo
-from models.preprocess import Normalisation
+from models.attention_unet import AttentionUNet
+from models.checkpoint import Checkpoint
+from models.config import AttentionUNetConfig, Normalisation
+from models.header import ClassInfo
 from pipeline.decode import decode
 from pipeline.predict import Segmenter
 

@@ -64,7 +64,7 @@ def _of_many(folder: Path, say: Say) -> Figure:
     )
 
 
-def _answer(_fs: Any, _method: str, _config: StorageConfig, **request: str) -> dict[str, Any]:
+def _answer(*_call: Any, **request: str) -> dict[str, Any]:
     """Return a page of ListObjectsV2."""
     start = int(request.get("ContinuationToken", "0"))
     keys = (f"{number // 10_000:04}/{number:09}.png" for number in range(start, start + PAGE))

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.attention import SelfAttention2d
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
+from models.attention_unet import AttentionUNet
 from models.checkpoint import Checkpoint
-from models.preprocess import Normalisation
+from models.config import AttentionUNetConfig, Normalisation
 from pipeline.engine import TorchEngine
 from pipeline.engine_openvino import OpenVinoEngine
 from tests.bench.figure import Figure, Say

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import ClassInfo, dump
-from models.preprocess import Normalisation
+from models.attention_unet import AttentionUNet
+from models.checkpoint import dump
+from models.config import AttentionUNetConfig, Normalisation
+from models.header import ClassInfo
 from tests.bench.figure import Figure, Say, run_job
 
 COUNTS: Final = (1_000, 10_000, 100_000)

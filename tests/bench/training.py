@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.attention_unet import AttentionUNet
-from models.checkpoint import ClassInfo
-from models.preprocess import Normalisation
+from models.config import Normalisation
+from models.header import ClassInfo
 from pipeline.config import StorageConfig
 from pipeline.demo.nuclei import generate
 from pipeline.device import choose_device, choose_dtype

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from models.attention import SelfAttention2d
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import Checkpoint, ClassInfo, dump, load
-from models.preprocess import Normalisation
+from models.attention_unet import AttentionUNet
+from models.checkpoint import Checkpoint, dump, load
+from models.config import AttentionUNetConfig, Normalisation
+from models.header import ClassInfo
 from pipeline.config import PredictConfig, TilingConfig
 from pipeline.doctor.gpu import gpu as examine_gpu
 from pipeline.errors import PredictError

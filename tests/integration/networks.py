@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import ClassInfo, dump
-from models.preprocess import Normalisation
+from models.attention_unet import AttentionUNet
+from models.checkpoint import dump
+from models.config import AttentionUNetConfig, Normalisation
+from models.header import ClassInfo
 
 CLASSES = (
     ClassInfo("background", (0, 0, 0)),

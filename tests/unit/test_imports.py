@@ -276,10 +276,18 @@ def test_command_line_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["pipeline.blocks", "pipeline.meters", "pipeline.train.hub", "pipeline.train.stream"]
+    "name",
+    [
+        "pipeline.blocks",
+        "pipeline.job",
+        "pipeline.meters",
+        "pipeline.quote",
+        "pipeline.train.hub",
+        "pipeline.train.stream",
+    ],
 )
 def test_only_who_computes_imports_torch(name: str) -> None:
-    """What decodes, crops, encodes or writes does without: torch costs each process 2 s and 150 MB."""
+    """What plans, decodes, crops, encodes or writes does without: torch costs each process 2 s and 150 MB."""
     assert "torch" not in run(f"import sys, {name}; print(*sys.modules)").split()
 
 
@@ -289,9 +297,9 @@ for name in {blocked}:
     sys.modules[name] = None  # importing it raises ImportError
 from types import SimpleNamespace
 import numpy as np
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
+from models.attention_unet import AttentionUNet
 from models.checkpoint import Checkpoint
-from models.preprocess import Normalisation
+from models.config import AttentionUNetConfig, Normalisation
 from pipeline.predict import Segmenter
 config = AttentionUNetConfig(widths=(8, 16), attention_levels=(1,))
 checkpoint = Checkpoint(

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
+from models.attention_unet import AttentionUNet
+from models.config import AttentionUNetConfig
 
 TINY: dict[str, Any] = {"widths": (8, 16), "attention_levels": (1,)}
 

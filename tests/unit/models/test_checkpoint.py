@@ -14,9 +14,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import CheckpointError, ClassInfo, dump, load
-from models.preprocess import Normalisation
+from models.attention_unet import AttentionUNet
+from models.checkpoint import dump, load
+from models.config import AttentionUNetConfig, Normalisation
+from models.header import CheckpointError, ClassInfo
 
 CLASSES = (ClassInfo("background", (0, 0, 0)), ClassInfo("nucleus", (255, 128, 0)))
 NORMALISATION = Normalisation(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))

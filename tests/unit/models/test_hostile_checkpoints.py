@@ -14,9 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import Checkpoint, CheckpointError, ClassInfo, dump, load
-from models.preprocess import Normalisation
+from models.attention_unet import AttentionUNet
+from models.checkpoint import Checkpoint, dump, load
+from models.config import AttentionUNetConfig, Normalisation
+from models.header import CheckpointError, ClassInfo
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -238,7 +239,8 @@ def test_a_payload_is_never_run(form: str, which: str, tmp_path: Path) -> None:
 CHILD = """
 import pickle, resource, sys
 import torch
-from models.checkpoint import CheckpointError, load
+from models.checkpoint import load
+from models.header import CheckpointError
 cases = pickle.load(sys.stdin.buffer)
 config, weights = cases[0]
 load(config, weights)  # what is loaded once is there

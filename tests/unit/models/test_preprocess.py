@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.preprocess import Normalisation, normalise
+from models.config import Normalisation
+from models.preprocess import normalise
 
 RGB = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import Checkpoint, ClassInfo, dump, load
-from models.preprocess import Normalisation
+from models.attention_unet import AttentionUNet
+from models.checkpoint import Checkpoint, dump, load
+from models.config import AttentionUNetConfig, Normalisation
+from models.header import ClassInfo
 from pipeline.config import Recipe, StorageConfig
 from pipeline.schema import ROW
 from pipeline.table import Table, write_part

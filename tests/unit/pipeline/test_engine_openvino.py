@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
+from models.attention_unet import AttentionUNet
 from models.checkpoint import Checkpoint
-from models.preprocess import Normalisation
+from models.config import AttentionUNetConfig, Normalisation
 from pipeline import predict
 from pipeline.config import PredictConfig, StorageConfig, TilingConfig
 from pipeline.demo.nuclei import generate

@@ -9,9 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
+from models.attention_unet import AttentionUNet
 from models.checkpoint import Checkpoint
-from models.preprocess import Normalisation, normalise
+from models.config import AttentionUNetConfig, Normalisation
+from models.preprocess import normalise
 from models.stretch import stretch
 from pipeline import engine, predict
 from pipeline.config import PredictConfig, TilingConfig

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import MAX_CONFIG_BYTES, Checkpoint, ClassInfo, dump
-from models.preprocess import Normalisation
+from models.attention_unet import AttentionUNet
+from models.checkpoint import Checkpoint, dump
+from models.config import AttentionUNetConfig, Normalisation
+from models.header import MAX_CONFIG_BYTES, ClassInfo
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, ModelError, StorageError
 from pipeline.registry import checkpoints

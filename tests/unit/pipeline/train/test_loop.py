@@ -13,9 +13,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from numpy.typing import NDArray
 
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import Checkpoint, ClassInfo
-from models.preprocess import Normalisation
+from models.attention_unet import AttentionUNet
+from models.checkpoint import Checkpoint
+from models.config import AttentionUNetConfig, Normalisation
+from models.header import ClassInfo
 from pipeline.config import StorageConfig
 from pipeline.errors import MasklakeError
 from pipeline.train.config import CropsConfig, FinetuneConfig, LabelledConfig, NetworkConfig, OptimConfig

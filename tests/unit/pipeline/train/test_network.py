@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from models import checkpoint
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import Checkpoint, ClassInfo
-from models.preprocess import Normalisation
+from models.attention_unet import AttentionUNet
+from models.checkpoint import Checkpoint
+from models.config import AttentionUNetConfig, Normalisation
+from models.header import ClassInfo
 from pipeline.errors import ConfigError
 from pipeline.train.config import NetworkConfig
 from pipeline.train.network import Plain, Supervised, adapt_channels, build, freeze_encoder

@@ -5,9 +5,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from models.attention_unet import AttentionUNet, AttentionUNetConfig
-from models.checkpoint import Checkpoint, ClassInfo
-from models.preprocess import Normalisation
+from models.attention_unet import AttentionUNet
+from models.checkpoint import Checkpoint
+from models.config import AttentionUNetConfig, Normalisation
+from models.header import ClassInfo
 from pipeline.errors import ConfigError
 from pipeline.train.config import FinetuneConfig
 from pipeline.train.prepare import class_infos, class_names, class_weights, look_for
