@@ -12,7 +12,6 @@ import queue
 import tempfile
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,13 +122,10 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
         with (
             Signals() as signals,
             watched(config.run.lease, config.storage, signals.stop),
-            ThreadPoolExecutor(1) as beside,
+            ray_session(config.run.ray_address, signals),
         ):
-            checked = beside.submit(files.check)  # imports torch, while Ray starts
-            with ray_session(config.run.ray_address, signals):
-                checked.result()
-                run = _begin(config, table or _new_table(config), files.uri, header, plan, reporter)
-                run.all(plan, folder, signals)
+            run = _begin(config, table or _new_table(config), files.uri, header, plan, reporter)
+            run.all(plan, folder, signals)
     run_id = run.labels.run_id
     summary = Summary.of_run(run.table, run_id, plan, time.monotonic() - started, run.stages())
     run.table.write_run_file(run_id, "summary.json", summary.to_json())

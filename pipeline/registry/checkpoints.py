@@ -35,12 +35,15 @@ class CheckpointFiles:
     uri: str
     config_json: bytes
     weights: bytes
+    checked: bool = False  # `load` went well with these very bytes: they are shipped, or in a registry
 
     def header(self) -> Header:
-        """Return what config.json says, without torch; the weights are not looked at.
+        """Return what config.json says; weights that nobody has checked are loaded before, which needs torch.
 
-        Raises ModelError if it is not that of a checkpoint, or the network takes other images.
+        Raises ModelError as `load` does.
         """
+        if not self.checked:
+            self.load()
         return self._read(read_header)
 
     def load(self) -> "Checkpoint":
@@ -48,10 +51,6 @@ class CheckpointFiles:
         from models.checkpoint import load  # torch: only where a network is made
 
         return self._read(load)
-
-    def check(self) -> None:
-        """Raise ModelError if `load` would."""
-        self.load()
 
     def _read(self, read: Callable[[bytes, bytes], H]) -> H:
         try:
@@ -96,6 +95,7 @@ def fetch_checkpoint(model: str, config: StorageConfig, registry: str | None = N
             uri=uri,
             config_json=storage.read(f"{folder}/config.json", config),
             weights=storage.read(f"{folder}/model.safetensors", config),
+            checked=version is not None or name in shipped(),
         )
     except (FileNotFoundError, StorageError) as error:
         if isinstance(error, StorageError) and "not found" not in str(error):

@@ -94,6 +94,24 @@ def test_a_network_for_other_channels_is_refused() -> None:
         CheckpointFiles(uri="m", config_json=config, weights=weights).load()
 
 
+def test_a_header_says_what_the_checkpoint_does(checkpoint_folder: Path, tiny: Checkpoint) -> None:
+    """Classes, shape and digest are those of the loaded one."""
+    header = fetch_checkpoint(str(checkpoint_folder), LOCAL).header()
+    fields = ("config", "classes", "normalisation", "metrics", "digest")
+    assert [getattr(header, name) for name in fields] == [getattr(tiny, name) for name in fields]
+
+
+def test_weights_that_nobody_has_checked_are(checkpoint_folder: Path, tmp_path: Path) -> None:
+    """A folder's weights are looked at with its header; what a registry has was looked at when it came in."""
+    register(Registry.of(str(tmp_path), LOCAL), "cells", read_folder(str(checkpoint_folder), LOCAL))
+    assert fetch_checkpoint("cells@v1", LOCAL, str(tmp_path)).checked
+    assert fetch_checkpoint(checkpoints.shipped()[0], LOCAL).checked
+    cut = Path(shutil.copytree(checkpoint_folder, tmp_path / "cut"))
+    os.truncate(cut / "model.safetensors", 1000)
+    with pytest.raises(ModelError, match="truncated or invalid"):
+        fetch_checkpoint(str(cut), LOCAL).header()
+
+
 # ---------------------------------------------------------------- by name
 
 
