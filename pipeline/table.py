@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -42,6 +42,7 @@ RECENT: Final = 20  # commits among which one's own is looked for, whose answer 
 COMMITTED_HOURS: Final = 24  # after which nobody commits a part any more: it takes a run seconds
 DELETIONS: Final = 16  # at once
 REQUEST_RETRIES: Final = 10  # of one request, within `storage.timeout`
+AFTER_COMMIT: Final = PostCommitHookProperties(cleanup_expired_logs=False)  # `compact` does that
 STATISTICS: Final = ("image_id", "recipe")  # columns whose range per file lets readers skip files
 
 T = TypeVar("T")
@@ -229,7 +230,8 @@ class Table:
         return rows
 
     def compact(self, retention_hours: int) -> tuple[int, int]:
-        """Merge small files within each partition, then remove files that no version of that age needs.
+        """Merge small files within each partition, then remove files that no version of that age needs, and
+        what the log keeps no longer.
 
         Returns (files before, files after).
         """
@@ -243,7 +245,19 @@ class Table:
             self._remove_young(retention_hours)
         else:
             self._vacuum(retention_hours, dry_run=False)
+        self._tidy_log()
         return before, after
+
+    def _tidy_log(self) -> None:
+        """Write a checkpoint of the log, and remove entries before it that are older than its retention.
+
+        Commits do not: to find such entries, each would list the whole log.
+        """
+        try:
+            self._delta.create_checkpoint()
+            self._delta.cleanup_metadata()
+        except (DeltaError, OSError) as error:
+            raise explain(error, self.uri) from error
 
     def _remove_young(self, retention_hours: int) -> None:
         """Remove what is not needed though it may be the uncommitted part of a run that is under way.
@@ -352,6 +366,7 @@ class Table:
                     schema=self._delta.schema(),
                     partition_by=list(PARTITIONS),
                     commit_properties=self._properties(fence, target, run_id, mark),
+                    post_commithook_properties=AFTER_COMMIT,
                 )
             except CommitFailedError as error:
                 if not self._is_there(mark):

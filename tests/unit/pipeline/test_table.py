@@ -231,6 +231,21 @@ def test_a_log_that_vanished_is_one_clear_error(
         table.commit([part])
 
 
+def test_compact_tidies_the_log(table: Table, add: Callable[..., None], uri: str) -> None:
+    """Entries beyond the log's retention of 30 days go with compact, not with a commit; all rows stay."""
+    for number in range(5):
+        add(table, "ok", f"{number}")
+    log = Path(uri.removeprefix("file://"), "_delta_log")
+    DeltaTable(uri).create_checkpoint()
+    for file in log.glob("*.json"):
+        os.utime(file, (time.time() - 60 * 86_400,) * 2)
+    add(table, "ok", "5")
+    assert len(list(log.glob("*.json"))) == 7
+    Table.open(uri, LOCAL).compact(retention_hours=168)
+    assert f"{1:020}.json" not in {file.name for file in log.glob("*.json")}
+    assert ids(Table.open(uri, LOCAL)) == "012345"
+
+
 # ---------------------------------------------------------------- read
 
 
