@@ -76,8 +76,9 @@ class Progress:
             case "started":
                 self._move(0.0, f"{event['images']:,} images to do")
             case "committed":
-                rate = f"{event['images_per_second']:.1f} images/s"
-                done = f"{event['images']:,} of {event['of']:,} images, {event['failed']:,} failed, {rate}"
+                done = f"{event['images']:,} of {event['of']:,} images, {event['failed']:,} failed"
+                if (rate := event["images_per_second"]) is not None:  # told from the second commit on
+                    done += f", {rate:.1f} images/s"
                 self._move(event["images"] / max(1, event["of"]), done)
             case "step":
                 done = f"step {event['step']:,} of {event['of']:,}, {event['steps_per_second']:.2f} steps/s"

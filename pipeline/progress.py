@@ -26,24 +26,38 @@ LINE_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Tally:
-    """Images committed so far, and the rate since the first of them could have been."""
+    """Images committed so far, and how fast they come."""
 
     total: int
     done: int = 0
     failed: int = 0
-    started: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.monotonic)  # from when on the rate counts,
+    before: int = 0  # and how many were done then
+
+    def add(self, images: int, failed: int) -> None:
+        """Count a commit. The rate counts from the first one on: how Ray starts says nothing of the rest."""
+        if not self.done:
+            self.since, self.before = time.monotonic(), images
+        self.done += images
+        self.failed += failed
 
     @property
-    def rate(self) -> float:
-        """Images a second."""
-        return self.done / max(1e-9, time.monotonic() - self.started)
+    def rate(self) -> float | None:
+        """Images a second; None before the second commit."""
+        came = self.done - self.before
+        return came / max(1e-9, time.monotonic() - self.since) if came else None
+
+    @property
+    def speed(self) -> str:
+        """Rate, failures and time left, in words."""
+        failed = f"{self.failed:,} failed"
+        if not self.rate:
+            return f"{failed}, time left unknown"
+        left = duration((self.total - self.done) / self.rate)
+        return f"{self.rate:.1f} images/s, {failed}, {left} left"
 
     def __str__(self) -> str:
-        left = (self.total - self.done) / self.rate if self.done else None
-        return (
-            f"{self.done:,} of {self.total:,} images, {self.rate:.1f} images/s, {self.failed:,} failed, "
-            f"{'time left unknown' if left is None else duration(left) + ' left'}"
-        )
+        return f"{self.done:,} of {self.total:,} images, {self.speed}"
 
 
 def duration(seconds: float) -> str:
@@ -104,8 +118,7 @@ class Lines:
     def committed(self, images: int, failed: int) -> None:
         """Add to the count."""
         if self._tally:
-            self._tally.done += images
-            self._tally.failed += failed
+            self._tally.add(images, failed)
         self.tick()
 
     def tick(self) -> None:
@@ -163,11 +176,8 @@ class Bar:
     def committed(self, images: int, failed: int) -> None:
         """Move the bar."""
         if self._tally:
-            self._tally.done += images
-            self._tally.failed += failed
-            left = (self._tally.total - self._tally.done) / max(1e-9, self._tally.rate)
-            detail = f"{self._tally.rate:.1f} images/s, {self._tally.failed} failed, {duration(left)} left"
-            self._progress.update(self._task, completed=self._tally.done, detail=detail)
+            self._tally.add(images, failed)
+            self._progress.update(self._task, completed=self._tally.done, detail=self._tally.speed)
 
     def tick(self) -> None:
         """The bar turns by itself."""
@@ -195,9 +205,8 @@ class Events(JsonLines):
 
     def committed(self, images: int, failed: int) -> None:
         """Tell how far it is."""
-        self._tally.done += images
-        self._tally.failed += failed
         tally = self._tally
+        tally.add(images, failed)
         self.tell(
             "committed", images=tally.done, of=tally.total, failed=tally.failed, images_per_second=tally.rate
         )

@@ -43,6 +43,12 @@ COMMITTED_HOURS: Final = 24  # after which nobody commits a part any more: it ta
 DELETIONS: Final = 16  # at once
 REQUEST_RETRIES: Final = 10  # of one request, within `storage.timeout`
 AFTER_COMMIT: Final = PostCommitHookProperties(cleanup_expired_logs=False)  # `compact` does that
+PARQUET: Final[dict[str, Any]] = {  # how a part is written
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": ["recipe", "model", "etag"],
+    "write_statistics": ["image_id", "uri", "recipe", "finished_at", "confidence", "width", "height"],
+}
 STATISTICS: Final = ("image_id", "recipe")  # columns whose range per file lets readers skip files
 
 T = TypeVar("T")
@@ -82,14 +88,7 @@ def write_part(rows: pa.Table, table_uri: str, storage_config: StorageConfig) ->
     run_id, status = (rows[name][0].as_py() for name in PARTITIONS)
     path = f"run_id={run_id}/status={status}/part-{uuid.uuid4().hex}.parquet"
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        rows.select(FILE_ROW.names).cast(FILE_ROW),
-        sink,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=["recipe", "model", "etag"],
-        write_statistics=["image_id", "uri", "recipe", "finished_at", "confidence", "width", "height"],
-    )
+    pq.write_table(rows.select(FILE_ROW.names).cast(FILE_ROW), sink, **PARQUET)
     data = sink.getvalue().to_pybytes()
     storage.write(f"{table_uri}/{path}", data, storage_config)
     ranges = {name: pc.min_max(rows[name]).as_py() for name in STATISTICS}

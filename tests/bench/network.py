@@ -5,6 +5,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +107,16 @@ def _against_monai(say: Say) -> Figure:
         return net
 
     base = min(range(4, 32), key=lambda base: abs(_parameters(theirs(base)) - wanted))
-    monai = theirs(base).eval().to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ours = copy.deepcopy(network.model).folded().to(torch.bfloat16)
-    ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    x = torch.randn(TILES, 3, SIDE, SIDE).to(torch.bfloat16).to(memory_format=torch.channels_last)
-    rates = _rates({"ours": lambda: ours(x), "MONAI": lambda: monai(x)})
+    models = {
+        "ours": copy.deepcopy(network.model).folded(),
+        "without attention": _checkpoint(BASES[0], attention=False).model.folded(),
+        "MONAI": theirs(base).eval(),
+    }
+    counts = ", ".join(f"{name} {_parameters(model) / 1e6:.2f}" for name, model in models.items())
+    x = _as_run(torch.randn(TILES, 3, SIDE, SIDE))
+    rates = _rates({name: partial(_as_run(model), x) for name, model in models.items()})
     told = ", ".join(f"{name} {rate:.1f}" for name, (rate, _) in rates.items())
-    say(f"  {wanted / 1e6:.2f} and {_parameters(monai) / 1e6:.2f} million parameters, images/s: {told}")
+    say(f"  images/s: {told}; million parameters: {counts}")
     return Figure(
         name="network / MONAI's AttentionUnet of equal parameters",
         value=rates["ours"][0] / rates["MONAI"][0],
@@ -123,10 +127,15 @@ def _against_monai(say: Say) -> Figure:
     )
 
 
+def _as_run(value: Any) -> Any:
+    """Return a network or its input as bfloat16, channels last."""
+    return value.to(torch.bfloat16).to(memory_format=torch.channels_last)
+
+
 def _attention(side: int, say: Say) -> None:
     """Compare one self-attention block with the same through the explicit matrix."""
     block = SelfAttention2d(256).eval().to(torch.bfloat16)
-    x = torch.randn(1, 256, side, side).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    x = _as_run(torch.randn(1, 256, side, side))
 
     def explicit() -> Tensor:
         q, k, v = (layer(x).flatten(2).transpose(1, 2) for layer in (block.query, block.key, block.value))
@@ -161,10 +170,10 @@ def _rates(sides: dict[str, Callable[[], Any]]) -> dict[str, tuple[float, float]
     return found
 
 
-def _checkpoint(base: int) -> Checkpoint:
+def _checkpoint(base: int, *, attention: bool = True) -> Checkpoint:
     torch.manual_seed(0)
     widths = tuple(base << level for level in range(5))
-    config = AttentionUNetConfig(widths=widths, attention_levels=(len(widths) - 1,))
+    config = AttentionUNetConfig(widths=widths, attention_levels=(len(widths) - 1,) if attention else ())
     model = AttentionUNet(config).eval()
     return Checkpoint(
         model=model,

@@ -42,13 +42,18 @@ def test_durations_as_a_person_says_them(seconds: float, words: str) -> None:
 
 
 def test_tally_knows_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rate is that of committed images since the start; without any, nobody knows the time left."""
+    """The rate counts from the first commit, so that the seconds in which Ray starts are not in it."""
     clock = Clock(monkeypatch)
-    tally = Tally(2000, started=clock.now)
-    assert str(tally) == "0 of 2,000 images, 0.0 images/s, 0 failed, time left unknown"
-    clock.now += 100
-    tally.done, tally.failed = 500, 7
+    tally = Tally(2000)
+    assert str(tally) == "0 of 2,000 images, 0 failed, time left unknown"
+    clock.now += 30
+    tally.add(100, 0)
+    assert str(tally) == "100 of 2,000 images, 0 failed, time left unknown"
+    clock.now += 80
+    tally.add(400, 7)
     assert str(tally) == "500 of 2,000 images, 5.0 images/s, 7 failed, 5 min 0 s left"
+    clock.now += 20  # nothing came: it is slower than it seemed
+    assert str(tally) == "500 of 2,000 images, 4.0 images/s, 7 failed, 6 min 15 s left"
 
 
 def test_lines_come_when_it_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
