@@ -5,6 +5,7 @@ increments and "only what changed" are this one operation. All of it goes from f
 that spills what its memory does not hold, so that a bucket may have any number of objects.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pipeline.inventory import ROWS_PER_GROUP, is_manifest, write_listing
 from pipeline.table import Table
 
 MEMORY: Final = "2GB"  # of the database; what is more goes to a file beside the plan
+THREADS: Final = 8  # of the database, at most: each takes a share of its memory
 TRANSIENT_STAGES: Final = ("fetch",)  # failures of these stages are tried again by every run
 
 # Views of the files `rows` (of the table), `listing` and, once it is written, `planned`.
@@ -141,6 +143,7 @@ def _database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give a database that keeps nothing and asks nobody; its errors are one line, with its folder."""
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": MEMORY,
+        "threads": min(THREADS, os.cpu_count() or 1),
         "temp_directory": str(folder / "spilled"),
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,

@@ -1,5 +1,6 @@
 """Plan: the listing less what the table has, counted rightly, whatever both hold."""
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,9 +133,16 @@ def test_plans_of_many_row_groups_are_whole(tmp_path: Path, monkeypatch: pytest.
     assert names(plan, source) == sorted(set(items) - done)
 
 
-def test_a_plan_larger_than_the_memory_goes_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A million images against half of them in a memory of 64 MB: exact, and cut as its readers want it."""
-    monkeypatch.setattr(planning, "MEMORY", "64MB")
+@pytest.mark.parametrize(("cores", "memory"), [(2, "64MB"), (192, "180MB")])
+def test_a_plan_larger_than_the_memory_goes_to_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, memory: str
+) -> None:
+    """A million images against half of them: exact, and cut as its readers want it.
+
+    Each thread wants memory: those of many cores would leave none for the join.
+    """
+    monkeypatch.setattr(planning, "MEMORY", memory)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
     monkeypatch.setattr(planning, "write_listing", lambda *arguments: _many(arguments[2], MANY))
     rows = pa.table({"image_id": [f"{n:032x}" for n in range(0, MANY, 2)]})
     for name, value in (("uri", ""), ("status", "ok"), ("stage", None)):
