@@ -141,4 +141,4 @@ def test_a_signal_while_ray_starts(
         wait_until(lambda: not stopped.left(), "the end of what the command had started", seconds=60)
     assert result.code in (128 + signum, -signum), result
     assert "Traceback" not in result.stderr, result
-    assert rows_of(table) == []
+    assert not table.exists() or rows_of(table) == []  # it is made once Ray is there
