@@ -1,9 +1,10 @@
 """How far the network may run ahead of the table: what a driver that dies leaves to be done again.
 
 Without a limit the actors go on while the driver commits, and all that they finish until they hear of its
-death is lost. So an actor has one block in work and one that is written or committed, as long as a commit
-takes no longer than the network does for a block. Where it does (a GPU before a slow store), as many blocks
-travel together as keep the actors busy meanwhile.
+death is lost. So an actor has one block in work and one that is written or committed. Where the network does
+several blocks a second (a GPU), each commit holds a second's work: one a block would cost the driver more than
+all else. And where a commit takes longer than that (a slow store), as many blocks travel together as keep the
+actors busy meanwhile.
 """
 
 import math
@@ -11,6 +12,7 @@ from collections import deque
 from statistics import median
 from typing import Any, ClassVar, Final
 
+SPAN: Final = 1.0  # seconds of the network that a commit holds, where that is several blocks
 REST: Final = 2.0  # times what a commit takes, between two of them, where blocks are faster than commits
 RECENT: Final = 5  # commits whose median counts: one may be slow
 LEAST: Final = 1e-3  # seconds of a block: one whose images all failed before has none
@@ -34,7 +36,8 @@ class Window:
         self.committed += parts
         self._recent.append((max(network / parts, LEAST), write / parts, commit))
         block, write, commit = (median(values) for values in zip(*self._recent, strict=True))
-        self.batch = 1 if commit <= block else math.ceil(REST * commit / block)
+        behind = math.ceil(REST * commit / block) if commit > block else 1
+        self.batch = max(behind, math.floor(SPAN / block))
         meanwhile = math.ceil((write + commit) / block)
         self.size = self.actors * (self.batch + max(1, meanwhile))
 

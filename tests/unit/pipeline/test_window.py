@@ -14,11 +14,15 @@ from pipeline.window import RECENT, HoldActors, Window
         (2.0, 0.1, 0.5, 1, 2),  # a CPU before a store near by: one in the network, one on its way
         (2.0, 0.1, 1.9, 1, 2),
         (2.0, 0.5, 1.9, 1, 3),  # the actor would wait
-        (0.1, 0.02, 0.3, 6, 10),  # a GPU: commits every 0.6 s, and 0.32 s of blocks beside
-        (0.0, 0.01, 0.02, 40, 70),  # all images of the block failed before
+        (1.0, 0.1, 0.5, 1, 2),
+        (0.6, 0.1, 0.2, 1, 2),
+        (0.3, 0.1, 0.1, 3, 4),  # a second of the network, and one block meanwhile
+        (0.1, 0.02, 0.03, 10, 11),  # a GPU before a store near by
+        (0.1, 0.02, 0.8, 16, 25),  # before a slow one: commits every 1.6 s, and 0.82 s of blocks beside
+        (0.0, 0.01, 0.02, 1000, 1030),  # all images of the block failed before
     ],
 )
-def test_the_window_is_two_blocks_unless_commits_are_slower(
+def test_the_window_is_two_blocks_unless_blocks_are_fast_or_commits_slow(
     network: float, write: float, commit: float, batch: int, blocks: int
 ) -> None:
     """No more is in flight than keeps the actors busy while the driver commits."""
