@@ -2,9 +2,9 @@
 
 Without a limit the actors go on while the driver commits, and all that they finish until they hear of its
 death is lost. So an actor has one block in work and one that is written or committed. Where the network does
-several blocks a second (a GPU), each commit holds a second's work: one a block would cost the driver more than
-all else. And where a commit takes longer than that (a slow store), as many blocks travel together as keep the
-actors busy meanwhile.
+several blocks a second (a GPU), each commit holds a second's work: one for each block would cost the driver
+more than all else. And where a commit takes longer than that (a slow store), as many blocks travel together
+as keep the actors busy meanwhile.
 """
 
 import math
