@@ -317,7 +317,13 @@ class _Run:
     def _commit_stream(self, dataset: Any, signals: Signals) -> None:
         """Iterate over the written parts and commit them: when, the window says; the first at once."""
         blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        results: queue.Queue[pa.Table | BaseException | None] = in_background(blocks, "masklake-stream")
+        with in_background(blocks, "masklake-stream") as results:
+            self._commit_results(results, signals)
+
+    def _commit_results(
+        self, results: "queue.Queue[pa.Table | BaseException | None]", signals: Signals
+    ) -> None:
+        """Commit what the stream gives until it ends, a signal comes, or nothing moves any more."""
         waiting: list[Written] = []
         now = last_move = time.monotonic()
         last_commit = 0.0

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any, Final, Self
 
+from pipeline.background import Background
 from pipeline.errors import ClusterError, InterruptedRun
 from pipeline.harmless import without_secrets
 from pipeline.head import head_watched
@@ -173,16 +174,21 @@ def _start_local(tries: int = START_TRIES) -> None:
 def _end_streams(before: set[threading.Thread]) -> None:
     """End what Ray Data still runs for us, with its tasks and actors.
 
-    A scheduling thread that outlived `ray.shutdown()` would start another Ray by its next call, while this
-    process ends: the command then hung, or ended without its last line.
+    A thread that outlived `ray.shutdown()` would start another Ray by its next call, while this process ends:
+    the command then hung, or ended without its last line. One that reads a stream may be about to start it.
     """
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
     deadline = time.monotonic() + STREAM_END_SECONDS
-    for thread in set(threading.enumerate()) - before:
-        while isinstance(thread, StreamingExecutor) and thread.is_alive() and time.monotonic() < deadline:
-            thread.shutdown(force=True)
-            thread.join(timeout=0.5)
+    while time.monotonic() < deadline:
+        new = set(threading.enumerate()) - before
+        left = [thread for thread in new if isinstance(thread, StreamingExecutor | Background)]
+        if not left:
+            return
+        for thread in left:
+            if isinstance(thread, StreamingExecutor):
+                thread.shutdown(force=True)
+        left[0].join(timeout=0.1)
 
 
 @contextlib.contextmanager

@@ -463,7 +463,8 @@ class Table:
         def scan() -> T:
             self._delta.update_incremental()
             dataset = self._delta.to_pyarrow_dataset(file_pruning_predicate=files)
-            return read(dataset.scanner(columns=chosen, filter=where))
+            # What a file says of its columns is of no use once it is read, and much where files are many.
+            return read(dataset.scanner(columns=chosen, filter=where, cache_metadata=False))
 
         return _patiently(self.uri, self._storage, scan)
 

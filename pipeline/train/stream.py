@@ -10,7 +10,7 @@ import functools
 import io
 import queue
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -68,16 +68,18 @@ def inspect_all(
     batches = stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     parts: list[pa.Table] = []
     done = 0
-    for part in _each_within(stall_seconds, batches):
-        parts.append(part)
-        done += part.num_rows
-        progress(done)
+    with in_background(batches, "masklake-inspection") as results:
+        for part in _each_within(stall_seconds, results):
+            parts.append(part)
+            done += part.num_rows
+            progress(done)
     return pa.concat_tables(parts)
 
 
-def _each_within(seconds: float, items: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def _each_within(
+    seconds: float, results: "queue.Queue[pa.Table | BaseException | None]"
+) -> Iterator[pa.Table]:
     """Yield what comes from another thread; raise StalledError if nothing comes for so many seconds."""
-    results = in_background(items, "masklake-inspection")
     while True:
         try:
             item = results.get(timeout=seconds)

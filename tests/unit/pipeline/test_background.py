@@ -15,12 +15,23 @@ def test_it_does_not_run_ahead_without_bound() -> None:
             taken.append(index)
             yield index
 
-    results = in_background(endless(), "test")
-    while not results.full():
-        threading.Event().wait(0.01)
-    threading.Event().wait(0.05)
-    assert len(taken) <= results.maxsize + 1
-    assert [results.get(timeout=10) for _ in range(200)] == list(range(200))
+    with in_background(endless(), "test") as results:
+        while not results.full():
+            threading.Event().wait(0.01)
+        threading.Event().wait(0.05)
+        assert len(taken) <= results.maxsize + 1
+        assert [results.get(timeout=10) for _ in range(200)] == list(range(200))
+
+
+def test_it_ends_once_nobody_reads_on() -> None:
+    """Also where it waits for a place: then it would stand there for ever."""
+    with in_background(iter(range(10_000)), "left early") as results:
+        while not results.full():
+            threading.Event().wait(0.01)
+    thread = next((one for one in threading.enumerate() if one.name == "left early"), None)
+    if thread is not None:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
 
 
 def test_its_end_is_heard() -> None:
@@ -30,8 +41,8 @@ def test_its_end_is_heard() -> None:
         yield 1
         raise ValueError("no more")
 
-    results = in_background(iter([1, 2]), "test")
-    assert [results.get(timeout=10) for _ in range(3)] == [1, 2, None]
-    results = in_background(fails(), "test")
-    assert results.get(timeout=10) == 1
-    assert isinstance(ended := results.get(timeout=10), ValueError), ended
+    with in_background(iter([1, 2]), "test") as results:
+        assert [results.get(timeout=10) for _ in range(3)] == [1, 2, None]
+    with in_background(fails(), "test") as results:
+        assert results.get(timeout=10) == 1
+        assert isinstance(ended := results.get(timeout=10), ValueError), ended

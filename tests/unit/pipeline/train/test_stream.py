@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from models.stretch import stretch
+from pipeline.background import in_background
 from pipeline.config import DecodeConfig, StorageConfig
 from pipeline.errors import StalledError, StorageError
 from pipeline.train.config import FinetuneConfig, LabelledConfig, LabelsConfig
@@ -76,16 +77,18 @@ def test_an_inspection_that_stands_still_ends() -> None:
         yield table
         never.wait()
 
-    found = _each_within(0.2, stands_still())
-    assert next(found) == table
-    with pytest.raises(StalledError, match=r"no image was inspected for 0\.2 s: .* --stall-timeout"):
-        next(found)
+    with in_background(stands_still(), "test") as results:
+        found = _each_within(0.2, results)
+        assert next(found) == table
+        with pytest.raises(StalledError, match=r"no image was inspected for 0\.2 s: .* --stall-timeout"):
+            next(found)
     never.set()
 
     def fails() -> Iterator[pa.Table]:
         yield table
         raise StorageError("s3://b: gone")
 
-    with pytest.raises(StorageError, match="gone"):
-        list(_each_within(60, fails()))
-    assert list(_each_within(60, [table] * 200)) == [table] * 200
+    with in_background(fails(), "test") as results, pytest.raises(StorageError, match="gone"):
+        list(_each_within(60, results))
+    with in_background([table] * 200, "test") as results:
+        assert list(_each_within(60, results)) == [table] * 200
