@@ -51,6 +51,20 @@ def finished_run(table: Table, run_id: str) -> FinishedRun | None:
         return None
 
 
+def classes_of(table: Table) -> dict[str, tuple[str, ...]]:
+    """Return the names of the classes of each recipe in the table, by its id."""
+    found: dict[str, tuple[str, ...]] = {}
+    for run_id in table.run_ids():
+        try:
+            recipe = Recipe.model_validate(
+                json.loads(table.read_run_file(run_id, "config.json") or b"")["recipe"]
+            )
+        except (ValueError, KeyError, TypeError):
+            continue  # its rows have no names for their classes
+        found[recipe.id] = recipe.classes
+    return found
+
+
 def _costs(summary: dict[str, Any]) -> Costs | None:
     stages = {stage["name"]: stage for stage in summary.get("stages", ())}
     if "devices" not in stages.get("segment", {}):  # a run of an earlier version

@@ -449,6 +449,15 @@ class Table:
 
         self._scanned(write, columns, run_id, where)
 
+    def dataset(self) -> ds.Dataset:
+        """Return the newest committed rows, to be read by others; nothing is read yet."""
+
+        def newest() -> ds.Dataset:
+            self._delta.update_incremental()
+            return self._delta.to_pyarrow_dataset()
+
+        return _patiently(self.uri, self._storage, newest)
+
     def _scanned(
         self,
         read: Callable[[ds.Scanner], T],
