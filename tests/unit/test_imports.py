@@ -35,7 +35,7 @@ LAYERS = (
         "train.evaluate",
         "train.tables",
     ),  # blocks composes the stages
-    ("plan", "features", "meters", "train.sources"),
+    ("plan", "features", "meters", "query", "train.sources"),
     ("report", "quote"),
     ("overview", "contact_sheet", "drift"),
     ("job", "pick"),
@@ -105,7 +105,7 @@ ONLY_IN = {
         "pipeline.cli_train",
         "flows.cli",
     ),
-    "duckdb": ("pipeline.plan",),
+    "duckdb": ("pipeline.plan", "pipeline.query"),
     "kornia": ("pipeline.train.augment", "pipeline.train.losses"),
     "scipy": ("pipeline.drift",),
     "matplotlib": ("pipeline.train.pictures",),
