@@ -109,7 +109,8 @@ class Query:
         """Raise ConfigError, with the place, if this is no condition on a row."""
         if not where.strip():
             raise ConfigError("an empty condition: as in \"confidence < 0.8 and share['nucleus'] > 0.2\"")
-        self._walk(_parsed(where), where)
+        self._walk(self._parsed(where), where)
+        self._parsed(f"({where}\n)")  # as it is used: nothing after the condition
         with _said(where):
             self._database.sql(f"{PREFIX}({where}\n)").columns  # noqa: B018 - checked; this binds types
 
@@ -161,6 +162,24 @@ class Query:
         with _said(where):
             return self._database.sql(f"SELECT {', '.join(columns)} {text}")
 
+    def _parsed(self, where: str) -> Any:
+        """Return the syntax tree of a condition. Raises ConfigError if it is none, or more than that."""
+        asked = self._database.execute(
+            "SELECT json_serialize_sql($1::VARCHAR)", [f"{PREFIX}{where}"]
+        ).fetchall()
+        tree = json.loads(asked[0][0])
+        if tree["error"]:
+            if "Only SELECT" in tree.get("error_message", ""):
+                raise _refused(where, None, "this is more than a condition")
+            place = tree.get("position")
+            raise _refused(where, None if place is None else int(place), tree["error_message"])
+        statements = tree["statements"]
+        node = statements[0]["node"] if len(statements) == 1 else {}
+        more = ("modifiers", "group_expressions", "group_sets", "having", "sample", "qualify")
+        if node.get("type") != "SELECT_NODE" or any(node.get(name) for name in more):
+            raise _refused(where, None, "this is more than a condition")
+        return node["where_clause"]
+
     def _walk(self, node: Any, where: str) -> None:
         """Refuse what is not a comparison of values of the row."""
         if isinstance(node, list):
@@ -192,23 +211,6 @@ class Query:
         if (name := key["text"]) not in self.class_names:
             text = f"no recipe has a class {name!r}: {', '.join(self.class_names) or 'there is none'}"
             raise _refused(where, children[1].get("query_location", 0), text)
-
-
-def _parsed(where: str) -> Any:
-    """Return the syntax tree of a condition. Raises ConfigError if it is none, or more than that."""
-    asked = duckdb.execute("SELECT json_serialize_sql($1::VARCHAR)", [f"{PREFIX}{where}"]).fetchall()
-    tree = json.loads(asked[0][0])
-    if tree["error"]:
-        if "Only SELECT" in tree.get("error_message", ""):
-            raise _refused(where, None, "this is more than a condition")
-        place = tree.get("position")
-        raise _refused(where, None if place is None else int(place), tree["error_message"])
-    statements = tree["statements"]
-    node = statements[0]["node"] if len(statements) == 1 else {}
-    more = ("modifiers", "group_expressions", "group_sets", "having", "sample", "qualify")
-    if node.get("type") != "SELECT_NODE" or any(node.get(name) for name in more):
-        raise _refused(where, None, "this is more than a condition")
-    return node["where_clause"]
 
 
 def _refused(where: str, at: int | None, text: str) -> ConfigError:

@@ -8,7 +8,9 @@ removes them. Where it must fear that one of them is about to be committed, it m
 """
 
 import contextlib
+import functools
 import json
+import operator
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -110,7 +112,7 @@ def write_part(rows: pa.Table, table_uri: str, storage_config: StorageConfig) ->
 def open_dataset(uri: str, storage_config: StorageConfig) -> ds.Dataset:
     """Return the newest version of any Delta table, whoever wrote it. Raises TableError, StorageError."""
     uri = storage.canonical(uri)
-    return _patiently(uri, storage_config, lambda: _open_delta(uri, storage_config).to_pyarrow_dataset())
+    return _patiently(uri, storage_config, lambda: _dataset(_open_delta(uri, storage_config)))
 
 
 class Table:
@@ -454,7 +456,7 @@ class Table:
 
         def newest() -> ds.Dataset:
             self._delta.update_incremental()
-            return self._delta.to_pyarrow_dataset()
+            return _dataset(self._delta)
 
         return _patiently(self.uri, self._storage, newest)
 
@@ -471,7 +473,7 @@ class Table:
 
         def scan() -> T:
             self._delta.update_incremental()
-            dataset = self._delta.to_pyarrow_dataset(file_pruning_predicate=files)
+            dataset = _dataset(self._delta, files)
             # What a file says of its columns is of no use once it is read, and much where files are many.
             return read(dataset.scanner(columns=chosen, filter=where, cache_metadata=False))
 
@@ -533,6 +535,29 @@ class Table:
 
 def _open_delta(uri: str, config: StorageConfig) -> DeltaTable:
     return DeltaTable(_delta_uri(uri), storage_options=_delta_options(uri, config))
+
+
+def _dataset(delta: DeltaTable, files: list[tuple[str, str, Any]] | None = None) -> ds.Dataset:
+    """Return the rows of a table, or of those of its files that a predicate on partitions chooses.
+
+    Where the log has no range of a column, delta-rs tells Arrow that all its values are null, and filters on
+    it find nothing (delta-rs #3173): of what it says of files, only the partitions are kept.
+    """
+    told = delta.to_pyarrow_dataset(file_pruning_predicate=files)
+    names = delta.metadata().partition_columns
+    fragments = []
+    for fragment in told.get_fragments():
+        values = ds.get_partition_keys(fragment.partition_expression)
+        known = [
+            ds.field(name).is_null() if values[name] is None else ds.field(name) == values[name]
+            for name in names
+            if name in values
+        ]
+        where = functools.reduce(operator.and_, known, ds.scalar(True))
+        fragments.append(
+            told.format.make_fragment(fragment.path, filesystem=told.filesystem, partition_expression=where)
+        )
+    return ds.FileSystemDataset(fragments, told.schema, told.format, told.filesystem)
 
 
 def _create(uri: str, config: StorageConfig) -> None:

@@ -23,7 +23,15 @@ LAYERS = (
     ("engine",),
     ("engine_openvino",),
     ("listing", "decode", "tiling", "predict", "encode", "progress", "session", "demo.nuclei", "demo.server"),
-    ("conditional", "train.labels", "train.split", "train.coco", "train.metrics", "train.progress"),
+    (
+        "attention_at",
+        "conditional",
+        "train.labels",
+        "train.split",
+        "train.coco",
+        "train.metrics",
+        "train.progress",
+    ),
     ("registry.versions", "lease", "train.labelled"),
     ("registry.aliases", "train.grid", "train.pictures", "train.show"),
     ("registry.checkpoints", "table", "train.card"),
@@ -61,7 +69,7 @@ BESIDE = {("predict", "tiling")}  # the exception
 PURE = ("decode", "tiling", "encode", "png", "room", "sizing", "window")
 
 # What may import `models`; `models` itself imports nothing of ours but `models`.
-MAY_IMPORT_MODELS = ("engine", "predict", "registry.", "train.", "job")
+MAY_IMPORT_MODELS = ("attention_at", "engine", "predict", "registry.", "train.", "job")
 
 # A library that one place knows, so that only this place changes with it.
 ONLY_IN = {
@@ -86,6 +94,7 @@ ONLY_IN = {
     "openvino": ("pipeline.engine_openvino",),
     "torch": (
         "models",
+        "pipeline.attention_at",
         "pipeline.device",
         "pipeline.doctor.gpu",
         "pipeline.engine",

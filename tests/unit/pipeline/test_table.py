@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from pipeline import table as table_module
 from pipeline.config import StorageConfig
 from pipeline.errors import ConcurrentRunError, StorageError, TableError
 from pipeline.schema import FILE_ROW, IMAGE, PARTITIONS, ROW
-from pipeline.table import REWRITE, RUN, File, Table, write_part
+from pipeline.table import REWRITE, RUN, File, Table, open_dataset, write_part
 
 LOCAL = StorageConfig()
 MakeRows = Callable[..., pa.Table]
@@ -285,6 +285,31 @@ def test_rows_are_read_again_where_their_files_were_replaced(
 
     monkeypatch.setattr(DeltaTable, "to_pyarrow_dataset", then_compact)
     assert ids(table) == "abc"
+
+
+def test_rows_are_found_by_columns_of_which_the_log_has_no_range(
+    table: Table, add: Callable[..., None]
+) -> None:
+    """Left to delta-rs, each of these finds nothing."""
+    for name in "ab":
+        add(table, "ok", name)
+    for where in (
+        ds.field("confidence") < 0.8,
+        ds.field("uri") == "file:///images/a",
+        ds.field("width") == 2,
+    ):
+        assert table.rows(["image_id"], where=where).num_rows == table.dataset().count_rows(filter=where) > 0
+
+
+def test_a_foreign_table_is_read_with_its_partitions(tmp_path: Path) -> None:
+    """Whatever it is partitioned by, nulls included."""
+    rows = pa.table({"kind": ["a", None, "b"], "at": pa.array([1, 2, 3]), "value": [0.1, 0.2, 0.3]})
+    write_deltalake(tmp_path / "foreign", rows, partition_by=["kind", "at"])
+    dataset = open_dataset(str(tmp_path / "foreign"), LOCAL)
+    found = dataset.to_table(columns=["kind", "at", "value"]).sort_by("at")
+    assert found.to_pylist() == rows.to_pylist()
+    assert dataset.count_rows(filter=ds.field("kind").is_null()) == 1
+    assert dataset.count_rows(filter=ds.field("at") == 3) == 1
 
 
 def test_a_file_that_is_gone_for_good_is_one_clear_error(
