@@ -1,0 +1,286 @@
+"""Masks on their way out of a table: each format read back, and whatever stops an export."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools.coco import COCO
+
+from pipeline.config import Recipe, StorageConfig
+from pipeline.encode import decode_mask, encode_mask
+from pipeline.errors import ConfigError, LabelError, MasklakeError, TableError
+from pipeline.export import label_studio_rle, run
+from pipeline.export.formats import FORMATS
+from pipeline.schema import ROW
+from pipeline.table import Table, write_part
+from tests.unit.pipeline.conftest import NOW, rows
+
+COLOURS = [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
+CLASSES = ("ground", "<script>", 'a "quoted"\nname')
+NAMES = ("../../up.png", "<script>.jpg", "\u202ertl\n.png", "..", "same.png", "x/same.png", "'; --", "🦠.tif")
+LOCAL = StorageConfig()
+
+
+def labels(seed: int) -> NDArray[np.uint8]:
+    """Return blobs of three classes that touch all edges."""
+    coarse = np.random.default_rng(seed).integers(0, 3, (5, 7), np.uint8)
+    return np.ascontiguousarray(np.kron(coarse, np.ones((4, 5), np.uint8))[:19, :33])
+
+
+class Maker:
+    """A table of hostile names, and the masks that it holds, by URI."""
+
+    def __init__(self, folder: Path) -> None:
+        self.table = Table.open_or_create(str(folder / "masks"), LOCAL)
+        self.masks: dict[str, NDArray[np.uint8]] = {}
+
+    def add(self, run_id: str, names: tuple[str, ...] = NAMES, classes: tuple[str, ...] = CLASSES,
+            *, seed: int = 0, later: int = 0) -> str:  # fmt: skip
+        """Commit a run; return its recipe."""
+        recipe = Recipe(checkpoint="c", classes=classes, side=256, overlap=0)
+        made = rows("ok", names, run_id=run_id, recipe=recipe.id).to_pylist()
+        for number, row in enumerate(made, start=seed):
+            mask = labels(number)
+            self.masks[row["uri"]] = mask
+            row |= {"image_id": f"{number:032x}", "width": 33, "height": 19, "confidence": number / 100}
+            row |= {"finished_at": NOW + timedelta(days=later)}
+            row["mask"] = {"bytes": encode_mask(mask, COLOURS), "path": None}
+        self.commit(pa.Table.from_pylist(made, schema=ROW), run_id, recipe)
+        return recipe.id
+
+    def commit(self, made: pa.Table, run_id: str, recipe: Recipe) -> None:
+        """Commit rows, and say of what recipe the run is."""
+        self.table.commit([write_part(made, self.table.uri, LOCAL)])
+        told = json.dumps({"recipe": recipe.model_dump(mode="json")}).encode()
+        self.table.write_run_file(run_id, "config.json", told)
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Maker:
+    """An empty table."""
+    return Maker(tmp_path)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A folder that is not there yet."""
+    return tmp_path / "out"
+
+
+def index(out: Path) -> dict[str, str]:
+    """Return the stem of each URI."""
+    lines = (out / "index.jsonl").read_text(encoding="utf-8").splitlines()
+    return {record["uri"]: record["stem"] for record in map(json.loads, lines)}
+
+
+def tree(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("form", ["png", "numpy"])
+def test_files_have_every_mask(form: str, maker: Maker, out: Path) -> None:
+    """Pixels are equal, names are harmless and unique, and the index says whose they are."""
+    maker.add("1")
+    assert run.export(maker.table, out, form).images == len(NAMES)
+    stems = index(out)
+    assert set(stems) == set(maker.masks)
+    assert len({path.name for path in (out / "masks").iterdir()}) == len(NAMES)
+    for uri, stem in stems.items():
+        assert stem.replace("-", "").replace("_", "").isascii()
+        assert stem.replace("-", "").replace("_", "").isalnum()
+        if form == "png":
+            with Image.open(out / "masks" / f"{stem}.png") as image:
+                found = np.asarray(image)
+        else:
+            found = np.load(out / "masks" / f"{stem}.npz")["labels"]
+        np.testing.assert_array_equal(found, maker.masks[uri])
+    assert tuple(json.loads((out / "classes.json").read_bytes())) == CLASSES
+
+
+def test_coco_is_read_by_pycocotools(maker: Maker, out: Path) -> None:
+    """The annotations of an image, drawn on top of each other, are its mask; areas and boxes fit."""
+    maker.add("1")
+    run.export(maker.table, out, "coco")
+    coco = COCO(str(out / "instances.json"))
+    assert {one["id"]: one["name"] for one in coco.cats.values()} == {1: CLASSES[1], 2: CLASSES[2]}
+    for number, image in coco.imgs.items():
+        drawn = np.zeros((image["height"], image["width"]), np.uint8)
+        for annotation in coco.imgToAnns[number]:
+            mask = coco.annToMask(annotation)
+            assert not drawn[mask > 0].any()
+            drawn[mask > 0] = annotation["category_id"]
+            left, top, width, height = annotation["bbox"]
+            inside = mask[top : top + height, left : left + width]
+            assert annotation["area"] == mask.sum() == inside.sum()
+            assert inside.any(axis=0).all() or inside.any(axis=1).all()
+        np.testing.assert_array_equal(drawn, maker.masks[image["coco_url"]])
+    assert len(coco.imgs) == len(NAMES)
+
+
+def test_label_studio_tasks_hold_the_masks(maker: Maker, out: Path) -> None:
+    """Decoded, class by class; the configuration keeps hostile names as text."""
+    maker.add("1")
+    run.export(maker.table, out, "label-studio")
+    tasks = json.loads((out / "tasks.json").read_bytes())
+    for task in tasks:
+        drawn = np.zeros((19, 33), np.uint8)
+        for result in task["predictions"][0]["result"]:
+            mask = label_studio_rle.decode(result["value"]["rle"], 19, 33)
+            drawn[mask] = CLASSES.index(result["value"]["brushlabels"][0])
+        np.testing.assert_array_equal(drawn, maker.masks[task["data"]["image"]])
+    assert len(tasks) == len(NAMES)
+    assert "<script>" not in (out / "label-config.xml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 1.0])
+def test_brush_masks_come_back(share: float) -> None:
+    """Runs of one pixel and runs of more than 2^16 bytes."""
+    mask = np.random.default_rng(1).random((201, 307)) < share
+    np.testing.assert_array_equal(label_studio_rle.decode(label_studio_rle.encode(mask), 201, 307), mask)
+
+
+def test_broken_brush_masks_are_label_errors() -> None:
+    """Cut anywhere, of another size, or no bytes at all."""
+    rle = label_studio_rle.encode(np.eye(9, dtype=np.bool_))
+    for end in range(len(rle) - 1):
+        with pytest.raises(LabelError):
+            label_studio_rle.decode(rle[:end], 9, 9)
+    for wrong in ([256], ["a"], [255] * 100):
+        with pytest.raises(LabelError):
+            label_studio_rle.decode(wrong, 9, 9)  # type: ignore[arg-type]
+    with pytest.raises(LabelError, match="9 x 8"):
+        label_studio_rle.decode(rle, 8, 9)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_killed_export_goes_on(form: str, maker: Maker, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after each part in turn, and in the joining, it ends with the same files as one in peace."""
+    maker.add("1")
+    monkeypatch.setattr(run, "ROWS", 3)
+    peace = out.with_name("peace")
+    run.export(maker.table, peace, form)
+
+    class Killed(BaseException):
+        pass
+
+    for before in (0, 3, 6):
+
+        def kill(done: int, total: int, before: int = before) -> None:
+            if done > before:
+                raise Killed
+
+        with pytest.raises(Killed):
+            run.export(maker.table, out, form, tell=kill)
+    chosen = FORMATS[form]
+
+    def broken(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setitem(FORMATS, form, chosen._replace(finish=broken))
+        with pytest.raises(Killed):
+            run.export(maker.table, out, form)
+    assert run.export(maker.table, out, form).images == len(NAMES)
+    assert tree(out) == tree(peace)
+    again = run.export(maker.table, out, form)
+    assert (again.images, again.new) == (len(NAMES), 0)
+    assert tree(out) == tree(peace)
+
+
+def test_the_newest_mask_of_an_object_is_taken(maker: Maker, out: Path) -> None:
+    """Another run of the same classes has done two images again."""
+    maker.add("1")
+    maker.add("2", NAMES[:2], seed=50, later=1)
+    done = run.export(maker.table, out, "png")
+    assert (done.images, done.older) == (len(NAMES), 2)
+    for uri, stem in index(out).items():
+        mask = decode_mask((out / "masks" / f"{stem}.png").read_bytes())
+        np.testing.assert_array_equal(mask, maker.masks[uri])
+
+
+def test_classes_that_disagree_are_an_error_that_says_what_to_pass(maker: Maker, out: Path) -> None:
+    """By recipe or run it goes, and each is what was asked for."""
+    first = maker.add("1")
+    maker.add("2", NAMES[:2], ("ground", "other", "more"), seed=50, later=1)
+    with pytest.raises(ConfigError, match=f"--recipe {first}"):
+        run.export(maker.table, out, "png")
+    assert not out.exists()
+    assert run.export(maker.table, out, "png", recipe=first).images == len(NAMES)
+    assert run.export(maker.table, out.with_name("2"), "png", run_id="2").images == 2
+
+
+def test_a_condition_and_a_limit_choose(maker: Maker, out: Path) -> None:
+    """The sample is the same each time."""
+    maker.add("1")
+    assert run.export(maker.table, out, "png", where="confidence < 0.025").images == 3
+    samples = []
+    for name in "ab":
+        run.export(maker.table, out.with_name(name), "png", limit=4)
+        samples.append(index(out.with_name(name)))
+    assert samples[0] == samples[1]
+    assert len(samples[0]) == 4
+
+
+def test_what_cannot_be_exported_is_one_line(maker: Maker, out: Path) -> None:
+    """An unknown format, run or class, a condition with an error, nothing left, and a bucket."""
+    maker.add("1")
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"name": "yolo"}, "no format 'yolo'"),
+        ({"run_id": "9"}, "no rows of run '9'"),
+        ({"where": "confidance < 1"}, "did you mean confidence"),
+        ({"where": "confidence > 2"}, "none of its 8 masks"),
+        ({"recipe": "' or 1=1 --"}, "none of its 8 masks"),
+        ({"out": Path("s3://bucket/x")}, "local folder"),
+    ]
+    for options, words in wrong:
+        asked: dict[str, Any] = {"out": out, "name": "png"} | options
+        with pytest.raises(MasklakeError, match=words) as caught:
+            run.export(maker.table, **asked)
+        assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_a_folder_with_something_else_is_refused(maker: Maker, out: Path) -> None:
+    """A foreign file, another format, and a table that has more by now: nothing there changes."""
+    maker.add("1")
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"mine\.txt"):
+        run.export(maker.table, out, "png")
+    assert list(tree(out)) == ["mine.txt"]
+    other = out.with_name("other")
+    run.export(maker.table, other, "png")
+    before = tree(other)
+    with pytest.raises(ConfigError, match="format 'png', not 'coco'"):
+        run.export(maker.table, other, "coco")
+    maker.add("2", ("new.png",), seed=70)
+    with pytest.raises(ConfigError, match="earlier state"):
+        run.export(maker.table, other, "png")
+    assert tree(other) == before
+
+
+def test_failures_only_and_nothing_at_all_say_what_to_do(maker: Maker, out: Path) -> None:
+    """Each a helpful line."""
+    with pytest.raises(TableError, match="masklake segment"):
+        run.export(maker.table, out, "png")
+    recipe = Recipe(checkpoint="c", classes=CLASSES, side=256, overlap=0)
+    maker.commit(rows("failed", ["a", "b"], run_id="1", recipe=recipe.id), "1", recipe)
+    with pytest.raises(TableError, match="all its 2 images failed: masklake failures"):
+        run.export(maker.table, out, "png")
+
+
+def test_a_mask_that_is_none_is_told_and_left_out(maker: Maker, out: Path) -> None:
+    """Its neighbours are exported."""
+    maker.add("1", NAMES[:2])
+    recipe = Recipe(checkpoint="c", classes=CLASSES, side=256, overlap=0)
+    maker.commit(rows("ok", ["bad"], run_id="2", recipe=recipe.id), "2", recipe)
+    done = run.export(maker.table, out, "coco")
+    assert done.images == 2
+    assert len(done.unreadable) == 1
+    assert "palette" in done.unreadable[0]
