@@ -4,6 +4,8 @@ A part is the record of some images, put there as a whole once their files are. 
 at the end they are joined into the format's documents, and go.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import shutil
@@ -53,24 +55,45 @@ def export(
     chosen = format_named(name)
     asked = {"format": name, "table": table.uri, "where": where, "run": run_id, "recipe": recipe}
     settings = asked | {"limit": limit}
-    state = _state(out, settings)
-    query = Query(table)
-    try:
+    _state(out, settings)  # refuses what is not ours before anything is written
+    with _alone(out), contextlib.closing(Query(table)) as query:
+        state = _state(out, settings)  # again: another export may have come to its end
         selection = select(query, where=where, run_id=run_id, recipe=recipe, limit=limit)
         keys = sorted(key.hex() for key in selection.keys)
         if state is None:
+            for part in _parts(out):
+                part.unlink()  # of an export whose state somebody removed
             put(out / WORK / "keys.json", json.dumps(keys).encode())
             put(out / STATE, json.dumps({**settings, "done": False}).encode())
         elif state["done"]:
             if state["keys"] != _digest(keys):
                 raise ConfigError(f"{out} holds an earlier state of this table: name another folder")
-            shutil.rmtree(out / WORK, ignore_errors=True)
-            return Exported(images=state["images"], new=0, older=selection.older, unreadable=())
+            return Exported(
+                images=state["images"], new=0, older=selection.older, unreadable=tuple(state["unreadable"])
+            )
         elif json.loads((out / WORK / "keys.json").read_bytes()) != keys:
             raise ConfigError(f"{out} was begun with other rows of this table: remove it, or name another")
         return _go_on(query, selection, out, chosen, settings, tell)
-    finally:
-        query.close()
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the folder. Raises ConfigError if another export does; the system lets go of what died."""
+    new = not out.exists()
+    (out / WORK).mkdir(parents=True, exist_ok=True)
+    with (out / WORK / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(f"{out}: another export is writing into it: wait for it, or stop it") from error
+        try:
+            yield
+        finally:
+            state = out / STATE
+            if not state.exists() or json.loads(state.read_bytes())["done"]:
+                shutil.rmtree(out / WORK, ignore_errors=True)
+            if new and not any(out.iterdir()):
+                out.rmdir()  # nothing was begun
 
 
 def _go_on(
@@ -100,9 +123,8 @@ def _go_on(
     chosen.finish(lambda: (r["format"] for r in _records(out) if "format" in r), out, _names(out, selection))
     _write_index(out)
     keys = sorted(key.hex() for key in selection.keys)
-    done = {"done": True, "images": total - len(unreadable), "keys": _digest(keys)}
+    done = {"done": True, "images": total - len(unreadable), "unreadable": unreadable, "keys": _digest(keys)}
     put(out / STATE, json.dumps({**settings, **done, "classes": _names(out, selection)}).encode())
-    shutil.rmtree(out / WORK)
     return Exported(
         images=total - len(unreadable), new=total - before, older=selection.older, unreadable=unreadable
     )

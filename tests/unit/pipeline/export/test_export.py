@@ -284,3 +284,13 @@ def test_a_mask_that_is_none_is_told_and_left_out(maker: Maker, out: Path) -> No
     assert done.images == 2
     assert len(done.unreadable) == 1
     assert "palette" in done.unreadable[0]
+    assert run.export(maker.table, out, "coco").unreadable == done.unreadable
+
+
+def test_two_exports_into_one_folder_are_not_one(maker: Maker, out: Path) -> None:
+    """The second is refused, also where the first has only just begun, and changes nothing."""
+    maker.add("1")
+    with run._alone(out), pytest.raises(ConfigError, match="another export is writing into it"):
+        run.export(maker.table, out, "png")
+    assert not out.exists()
+    assert run.export(maker.table, out, "png").images == len(NAMES)
