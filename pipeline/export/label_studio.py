@@ -29,7 +29,7 @@ def write(item: Item, out: Path) -> dict[str, Any]:  # noqa: ARG001 - as all for
             "value": {
                 "format": "rle",
                 "rle": encode(item.labels_HW == label),
-                "brushlabels": [item.classes[label]],
+                "brushlabels": [label_name(item.classes[label])],
             },
         }
         for label in found
@@ -39,11 +39,15 @@ def write(item: Item, out: Path) -> dict[str, Any]:  # noqa: ARG001 - as all for
     return {"task": {"data": about, "predictions": [prediction]}}
 
 
+def label_name(name: str) -> str:
+    """Return a class's name as XML can hold it."""
+    return "".join(char if char.isprintable() else "_" for char in name)
+
+
 def finish(parts: Callable[[], Iterable[dict[str, Any]]], out: Path, classes: tuple[str, ...]) -> None:
     """Write tasks.json and label-config.xml."""
     write_array(out / "tasks.json", (json.dumps(part["task"]) for part in parts()))
-    named = ("".join(char if char.isprintable() else "_" for char in name) for name in classes[1:])
-    labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in named)
+    labels = "".join(f"    <Label value={quoteattr(label_name(name))}/>\n" for name in classes[1:])
     text = (
         '<View>\n  <Image name="image" value="$image"/>\n  <BrushLabels name="label" toName="image">\n'
         f"{labels}  </BrushLabels>\n</View>\n"
