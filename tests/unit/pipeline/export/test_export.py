@@ -4,6 +4,7 @@ import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -127,12 +128,13 @@ def test_label_studio_tasks_hold_the_masks(maker: Maker, out: Path) -> None:
     """Decoded, class by class; the configuration keeps hostile names as text."""
     maker.add("1")
     run.export(maker.table, out, "label-studio")
+    known = [label.attrib["value"] for label in ElementTree.parse(out / "label-config.xml").iter("Label")]
     tasks = json.loads((out / "tasks.json").read_bytes())
     for task in tasks:
         drawn = np.zeros((19, 33), np.uint8)
         for result in task["predictions"][0]["result"]:
             mask = label_studio_rle.decode(result["value"]["rle"], 19, 33)
-            drawn[mask] = CLASSES.index(result["value"]["brushlabels"][0])
+            drawn[mask] = 1 + known.index(result["value"]["brushlabels"][0])
         np.testing.assert_array_equal(drawn, maker.masks[task["data"]["image"]])
     assert len(tasks) == len(NAMES)
     assert "<script>" not in (out / "label-config.xml").read_text(encoding="utf-8")
