@@ -7,7 +7,7 @@ from pipeline.progress import duration
 from pipeline.report import StageReport
 
 IDLE: Final = 0.5  # below this share of its workers' time no stage is what the run waited for
-LATE: Final = 0.4  # share of the run before its first row, from which the start is what it waited for
+LATE: Final = 0.5  # share of the run without images, from which start and end are what it waited for
 STEP_SHARE: Final = 0.6  # of a stage's time, from which one of its steps is named
 MOST_GAIN: Final = 4.0  # that is promised where every other stage was idle
 REMEDIES: Final = {  # by step
@@ -26,22 +26,20 @@ class Advice:
     would_help: str
 
 
-def advice(
-    stages: list[StageReport], seconds: float, images: int, before_first: float | None
-) -> Advice | None:
+def advice(stages: list[StageReport], seconds: float, images: int, working: float) -> Advice | None:
     """Return what to do about a run of so many seconds, or None if it tells nothing.
 
-    `before_first` is the time until its first row was finished.
+    `working` is the time from its first row to its last.
     """
     if not stages or not images or seconds <= 0:
         return None
-    if before_first is not None and before_first > LATE * seconds:
-        rate = images / max(1e-9, seconds - before_first)
+    if seconds - working > LATE * seconds:
+        rate = images / max(1.0, working)
         return Advice(
-            waited_for=f"The first image was done after {duration(before_first)} of {duration(seconds)}: "
-            "starting Ray, loading the network and the first block took most of the run.",
-            would_help=f"Give one run more images: once it had begun, this one did {rate:,.1f} a second. "
-            "A Ray cluster that is already up (--ray-address) saves the start.",
+            waited_for=f"Images came for {duration(working)} of {duration(seconds)}: starting Ray, loading "
+            "the network and ending took the rest.",
+            would_help=f"Give one run more images: between the first and the last, it did {rate:,.1f} a "
+            "second. A Ray cluster that is already up (--ray-address) saves the start.",
         )
     ranked = sorted(stages, key=lambda stage: stage.busy(seconds), reverse=True)
     worst = ranked[0]

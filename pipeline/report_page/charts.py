@@ -15,9 +15,12 @@ from pipeline.report_page.says import Histogram, Share
 WIDE, NARROW, THIRD = 480, 300, 300  # pixels of a drawing as a whole; text stays the same
 HEIGHT: Final = 150  # pixels of the plot
 MOST_CLASSES: Final = 12  # in the chart of shares; the table beside it has them all
-NAME: Final = 24  # characters of a class's name on an axis
+NAME: Final = 20  # characters of a class's name on an axis
 NOW, BEFORE = "this run", "earlier runs"
 COLOURS: Final = {NOW: "var(--now)", BEFORE: "var(--before)"}
+LETTER: Final = 7  # pixels that a letter takes at most on average: the reader's font is not known here
+EXTENT: Final = 36  # pixels of the numbers on a vertical axis
+STAGES: Final = ("segment",)  # the longest name of a step
 FONT: Final = "system-ui, sans-serif"
 CONFIG: Final[dict[str, Any]] = {
     "background": None,
@@ -29,8 +32,8 @@ CONFIG: Final[dict[str, Any]] = {
         "gridColor": "var(--rule)",
         "domainColor": "var(--rule)",
         "tickColor": "var(--rule)",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
+        "labelFontSize": 11,
+        "titleFontSize": 11,
         "titleFontWeight": "normal",
         "titlePadding": 8,
         "labelPadding": 4,
@@ -72,7 +75,7 @@ def speed(rates: Sequence[float], step: int) -> Chart:
         "encoding": {
             "x": _axis("from", f"{unit} since the run began", bin={"binned": True}),
             "x2": {"field": "to"},
-            "y": _axis("rate", "images/s", axis={"grid": True, "tickCount": 4}),
+            "y": _axis("rate", "images/s", axis={"grid": True, "tickCount": 4, "minExtent": EXTENT}),
         },
     }
     best = max(rates)
@@ -148,6 +151,8 @@ def shares(found: Sequence[Share]) -> Chart:
 def histogram(found: Histogram) -> Chart:
     """Return how a feature is spread over the images: bars now, a line before."""
     compared = found.before is not None
+    # No name of others: Vega makes expressions of titles.
+    measured = "confidence" if found.title == "confidence" else "entropy, 1: looks everywhere alike"
     bins = list(zip(found.edges[:-1], found.edges[1:], strict=True))
     values = [
         {"from": low, "to": high, "now": share} for (low, high), share in zip(bins, found.now, strict=True)
@@ -157,9 +162,13 @@ def histogram(found: Histogram) -> Chart:
             "data": {"values": [{**one, "of": NOW} for one in values]},
             "mark": {"type": "bar", "binSpacing": 1},
             "encoding": {
-                "x": _axis("from", found.title, bin={"binned": True}),
+                "x": _axis("from", measured, bin={"binned": True}, axis={"tickCount": 5}),
                 "x2": {"field": "to"},
-                "y": _axis("now", "share of images", axis={"format": ".0%", "tickCount": 4, "grid": True}),
+                "y": _axis(
+                    "now",
+                    "share of images",
+                    axis={"format": ".0%", "tickCount": 4, "grid": True, "minExtent": EXTENT},
+                ),
                 **_by_run(compared),
             },
         }
@@ -205,6 +214,7 @@ def _axis(field: str, title: str, **more: Any) -> dict[str, Any]:
         "field": field,
         "type": "quantitative",
         "title": title,
+        "stack": None,  # stacked bars with round ends are clipped, by ids that differ from page to page
         **more,
         "axis": {"grid": False, **more.get("axis", {})},
     }
@@ -212,7 +222,8 @@ def _axis(field: str, title: str, **more: Any) -> dict[str, Any]:
 
 def _category(field: str, labels: Sequence[str] = ()) -> dict[str, Any]:
     """Return an axis of categories in the order of the data; labels may repeat, so they are looked up."""
-    axis: dict[str, Any] = {"domain": False, "ticks": False, "labelColor": "var(--ink)", "labelLimit": 150}
+    axis: dict[str, Any] = {"domain": False, "ticks": False, "labelColor": "var(--ink)", "labelLimit": 170}
+    axis["minExtent"] = LETTER * max(map(len, labels or STAGES)) + 6
     if labels:
         axis["labelExpr"] = f"{json.dumps(list(labels))}[datum.value]"  # JSON is an array of Vega's, too
     return {"field": field, "type": "nominal", "sort": None, "title": None, "axis": axis}

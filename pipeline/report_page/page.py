@@ -99,7 +99,7 @@ def _count(groups: list[tuple[Group, list[Picture]]]) -> int:
 
 def _values(table: Table, told: Told, rows: Came, found: Says | None) -> dict[str, Any]:
     seconds = told.seconds or _span(told, rows)
-    before_first = (rows.first - told.began).total_seconds() if rows.first and told.began else None
+    working = (rows.last - rows.first).total_seconds() if rows.first and rows.last else 0.0
     return {
         "table": table.uri,
         "told": told,
@@ -111,7 +111,7 @@ def _values(table: Table, told: Told, rows: Came, found: Says | None) -> dict[st
         "options": sorted((name, _said(value)) for name, value in told.options.items() if value is not None),
         "speed": charts.speed(rows.rates, rows.step) if len(rows.rates) > 1 else None,
         "stages": charts.stages(told.stages, seconds) if told.stages and seconds else None,
-        "advice": advice(told.stages, seconds, rows.images, before_first) if seconds else None,
+        "advice": advice(told.stages, seconds, rows.images, working) if seconds else None,
         "says": found,
         "shares": charts.shares(found.shares) if found and found.shares else None,
         "histograms": [charts.histogram(one) for one in found.histograms] if found else [],
@@ -139,7 +139,7 @@ def _facts(told: Told, rows: Came) -> Iterator[tuple[str, str]]:
     yield "Network on", ", ".join(device for stage in told.stages for device in stage.devices)
     yield "Versions", ", ".join(f"{name} {version}" for name, version in told.versions.items())
     if told.listed is not None:
-        yield "Listed", f"{told.listed:,} images, {told.already_done or 0:,} of them were there before"
+        yield "Listed", f"{told.listed:,} images, {told.already_done or 'none'} of them there before"
 
 
 def _cluster(told: Told) -> str:
@@ -150,9 +150,7 @@ def _cluster(told: Told) -> str:
         cpus, gpus = node.get("cpus", 0), node.get("gpus", 0)
         kind = f"{cpus:g} CPUs{f' and {gpus:g} GPUs' if gpus else ''}"
         kinds[kind] = kinds.get(kind, 0) + 1
-    nodes = ", ".join(
-        f"{count} of {kind}" if count > 1 else f"one of {kind}" for kind, count in kinds.items()
-    )
+    nodes = ", ".join(f"{count} nodes of {kind}" if count > 1 else kind for kind, count in kinds.items())
     return f"{told.address or 'this machine'}: {nodes}"
 
 
