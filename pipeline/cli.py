@@ -136,6 +136,9 @@ def segment(
         float | None,
         typer.Option("--max-failed", help="share of failed images that still exits with 0 [0.1]"),
     ] = None,
+    report: Annotated[
+        bool | None, typer.Option("--report/--no-report", help="write the run's page when it ends [yes]")
+    ] = None,
     as_json: AsEvents = False,
     debug: Debug = False,
 ) -> int:
@@ -171,6 +174,7 @@ def segment(
             "run.stall_seconds": stall_timeout,
             "run.retry_failed": retry_failed,
             "run.max_failed": max_failed,
+            "run.report": report,
         },
     )
     progress = reporter(as_json=as_json)

@@ -189,6 +189,58 @@ def pick(
         )
 
 
+@one_line
+def report(
+    table: TableUri,
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="[RUN_ID]", help="as shown by masklake show [the newest]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="write it here, and leave the table as it is")
+    ] = None,
+    browser: Annotated[bool, typer.Option("--open/--no-open", help="show it in a browser")] = True,
+    endpoint_url: Endpoint = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Make the page of a run again, and open it: what ran, what came, how fast, what it says, and pictures.
+
+    It is one HTML file that needs nothing else, at TABLE/_runs/RUN_ID/report.html. Every run makes its own
+    when it ends; made again, it shows images that have come back, and compares with what is in the table now.
+
+    **Examples**
+
+        masklake report ./masks
+        masklake report s3://my-bucket-masks/scans --out scans.html --no-open
+    """
+    from pipeline.report_page.page import keep, make_page
+
+    page = make_page(_open(table, endpoint_url), run_id, _storage(endpoint_url))
+    place = str(out) if out else keep(_open(table, endpoint_url), page)
+    local = out or (Path(place.removeprefix("file://")) if place.startswith("file://") else None)
+    if out is not None:
+        out.write_bytes(page.html)
+    if as_json:
+        facts = {"run_id": page.run_id, "page": place, "bytes": len(page.html), "pictures": page.pictures}
+        typer.echo(json.dumps(facts))
+    else:
+        typer.echo(f"page of run {shown(page.run_id)}: {shown(place)}")
+    if browser:
+        _open_page(local, page.html)
+
+
+def _open_page(file: Path | None, html: bytes) -> None:
+    """Show a page in the browser: from its file, or from a copy that stays where temporary files do."""
+    import tempfile
+    import webbrowser
+
+    if file is None:
+        file = Path(tempfile.mkdtemp(prefix="masklake-")) / "report.html"
+        file.write_bytes(html)
+    if not webbrowser.open(file.absolute().as_uri()):
+        typer.echo(f"no browser here: open {shown(str(file))}", err=True)
+
+
 def _print_grid(columns: Mapping[str, int], rows: Iterable[Sequence[str]], nothing: str) -> None:
     """Print rows below their titles, whose numbers say how the width is shared; names may be hostile."""
     from rich.box import SIMPLE_HEAD
@@ -221,6 +273,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "failures": failures,
     "drift": drift,
     "pick": pick,
+    "report": report,
     "drop-run": drop_run,
     "compact": compact,
 }

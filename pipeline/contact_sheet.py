@@ -16,13 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, ImageDraw
 
-from pipeline import listing, storage
-from pipeline.config import DecodeConfig, StorageConfig
-from pipeline.decode import decode
+from pipeline.config import StorageConfig
 from pipeline.drawing import (
     ALARM,
     BLANK,
@@ -32,7 +29,6 @@ from pipeline.drawing import (
     RULE,
     Colour,
     brightened,
-    class_colours,
     colour_of,
     fitted,
     font,
@@ -43,8 +39,9 @@ from pipeline.drawing import (
     write,
 )
 from pipeline.encode import decode_mask
-from pipeline.errors import ImageError, MasklakeError
+from pipeline.errors import ImageError
 from pipeline.report import count_rows
+from pipeline.specimens import colours_of, read_rows, sources
 from pipeline.table import Table
 
 CANDIDATE_ROWS: Final = 1000  # images are picked from whole files that hold at least so many rows,
@@ -70,7 +67,7 @@ def contact_sheet(
     The choice is spread over confidence and image sizes, and is the same each time as long as the table is.
     A source that is gone or changed leaves its tile grey. Raises StorageError if the table cannot be read.
     """
-    rows = _read(table, _choose(table, run_id, count), storage_config)
+    rows = read_rows(table, _choose(table, run_id, count), storage_config)
     counts = count_rows(table, run_id)
     failures = _failures(table, run_id)
     uris = [row["uri"] for row in (*rows, *failures[:FAILURES])]
@@ -84,11 +81,11 @@ def contact_sheet(
     sheet = _Sheet(HEADER + grid_height + lines * LINE + MARGIN)
     sheet.title(table.uri, _subtitle(run_id, rows, counts, folder))
     if rows:
-        colours = _class_colours(rows[0]["mask"]["bytes"])
+        colours = colours_of(rows[0]["mask"]["bytes"])
         sheet.legend(described[rows[0]["run_id"]], colours, has_map=any(row["attention_map"] for row in rows))
     else:
         sheet.text((MARGIN, HEADER), "no image has a mask yet", TEXT_SIZE, FAINT)
-    for index, (row, source) in enumerate(zip(rows, _sources(rows, storage_config), strict=True)):
+    for index, (row, source) in enumerate(zip(rows, sources(rows, storage_config), strict=True)):
         line, column = divmod(index, COLUMNS)
         left, top = MARGIN + column * (GROUP + COLUMN_GAP), HEADER + HEADING + line * GROUP_HEIGHT
         if line == 0:
@@ -143,22 +140,6 @@ def _some_files(names: pa.ChunkedArray) -> list[str]:
     return files
 
 
-def _read(
-    table: Table, chosen: Sequence[tuple[str, str]], storage_config: StorageConfig
-) -> list[dict[str, Any]]:
-    """Return the chosen rows, each with its run_id. Reads whole data files, one at a time."""
-    columns = ["image_id", "uri", "etag", "width", "height", "mask", "class_pixels"]
-    columns += ["confidence", "attention_map"]
-    found = {}
-    for name in {name for name, _ in chosen}:
-        ids = [image_id for other, image_id in chosen if other == name]
-        file = pa.BufferReader(storage.read(f"{table.uri}/{name}", storage_config))
-        run_id = name.partition("run_id=")[2].partition("/")[0]
-        for row in pq.read_table(file, columns=columns, filters=pc.field("image_id").isin(ids)).to_pylist():
-            found[name, row["image_id"]] = {**row, "run_id": run_id}
-    return [found[key] for key in chosen]
-
-
 def _failures(table: Table, run_id: str | None) -> list[dict[str, str]]:
     """Return uri, stage and message of failed images, those first that differ in their reason."""
     columns = {"uri": ds.field("uri")}
@@ -179,35 +160,6 @@ def _class_names(table: Table, run_id: str) -> list[str]:
         return [str(name) for name in json.loads(described or b"")["recipe"]["classes"]]
     except (ValueError, KeyError, TypeError):
         return []
-
-
-def _sources(
-    rows: Sequence[Mapping[str, Any]], storage_config: StorageConfig
-) -> list[NDArray[np.uint8] | None]:
-    """Return each row's image as (H, W, 3), or None if it is gone, changed, or not readable."""
-    try:
-        contents = storage.read_many(
-            [storage.Wanted(row["uri"], row["etag"]) for row in rows], storage_config
-        )
-    except MasklakeError:  # the source's store is gone as a whole
-        return [None] * len(rows)
-    return [_source(row, content, storage_config) for row, content in zip(rows, contents, strict=True)]
-
-
-def _source(
-    row: Mapping[str, Any], content: bytes | ImageError, storage_config: StorageConfig
-) -> NDArray[np.uint8] | None:
-    if isinstance(content, ImageError):
-        return None
-    if row["uri"].startswith("file://"):  # stores compare the ETag when they are read, folders do not
-        (info,) = listing.stat_many([row["uri"]], storage_config)
-        if info is None or info.etag != row["etag"]:
-            return None
-    try:
-        image_HWC = decode(content, channels=3, max_pixels=DecodeConfig().max_pixels)
-    except ImageError:
-        return None
-    return image_HWC if image_HWC.shape[:2] == (row["height"], row["width"]) else None
 
 
 def _subtitle(
@@ -325,7 +277,7 @@ def _overlay(mask: bytes, image: Image.Image | None) -> Image.Image | None:
         labels_HW = decode_mask(mask)
     except ImageError:
         return None
-    return overlay(labels_HW, image, _class_colours(mask), TILE)
+    return overlay(labels_HW, image, colours_of(mask), TILE)
 
 
 def _attention(row: Mapping[str, Any]) -> Image.Image | None:
@@ -337,15 +289,6 @@ def _attention(row: Mapping[str, Any]) -> Image.Image | None:
     scale = TILE / max(row["width"], row["height"])
     size = max(1, round(row["width"] * scale)), max(1, round(row["height"] * scale))
     return Image.fromarray(viridis(np.asarray(values.resize(size, Image.Resampling.BICUBIC))))
-
-
-def _class_colours(mask: bytes) -> NDArray[np.uint8]:
-    """Return the (256, 3) colours of the mask's classes, its palette's where they can be seen."""
-    try:
-        palette = PngImagePlugin.PngImageFile(io.BytesIO(mask)).getpalette() or []
-    except (OSError, SyntaxError, ValueError):
-        palette = []
-    return class_colours(np.array(palette, np.uint8).reshape(-1, 3))
 
 
 def _shares(class_pixels: Sequence[int], classes: Sequence[str]) -> list[str]:

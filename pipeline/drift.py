@@ -110,7 +110,7 @@ class WithEarlier(NamedTuple):
 def with_earlier(table: Table, run_id: str | None, most: int) -> WithEarlier:
     """Return a run, the newest by default, and what to compare it with. Raises TableError without one."""
     run = _chosen(table, run_id)
-    good = _earlier(table, run, most)
+    good = earlier(table, run.recipe.id, run.run_id, most)
     before = together([features(table, one) for one in good], MOST_IMAGES)
     return WithEarlier(run, features(table, run), good, before)
 
@@ -125,10 +125,9 @@ def _chosen(table: Table, run_id: str | None) -> FinishedRun:
     return run
 
 
-def _earlier(table: Table, run: FinishedRun, most: int) -> list[FinishedRun]:
-    before = (
-        one for one in finished_runs(table, run.recipe.id) if one.run_id < run.run_id and _good(table, one)
-    )
+def earlier(table: Table, recipe: str, run_id: str, most: int) -> list[FinishedRun]:
+    """Return the newest good runs of a recipe before a run, newest first: those it is compared with."""
+    before = (one for one in finished_runs(table, recipe) if one.run_id < run_id and _good(table, one))
     return list(islice(before, most))
 
 

@@ -35,11 +35,16 @@ class Features:
 def features(table: Table, run: FinishedRun) -> Features:
     """Return the numbers of every image of a run that has a mask."""
     rows = table.rows(COLUMNS, run_id=run.run_id, where=ds.field("status") == "ok")
+    return features_of(rows, run.recipe.classes)
+
+
+def features_of(rows: pa.Table, classes: Sequence[str]) -> Features:
+    """Return the numbers of rows with a mask, of one recipe with these classes; they have COLUMNS."""
     columns = {"confidence": _numbers(rows["confidence"])}
-    pixels_NK = _numbers(pc.list_flatten(rows["class_pixels"])).reshape(-1, len(run.recipe.classes))
+    pixels_NK = _numbers(pc.list_flatten(rows["class_pixels"])).reshape(-1, len(classes))
     shares_NK = pixels_NK / np.maximum(1, pixels_NK.sum(axis=1, keepdims=True))
     # The background is what the other classes leave.
-    columns |= {f"share of {name}": shares_NK[:, k] for k, name in enumerate(run.recipe.classes) if k}
+    columns |= {f"share of {name}": shares_NK[:, k] for k, name in enumerate(classes) if k}
     heads = pc.list_flatten(rows["attention"])  # as many of every image: they have one recipe
     each = len(heads) // max(1, rows.num_rows)
     entropies = _numbers(pc.struct_field(heads, "entropy_normalized"))

@@ -8,12 +8,14 @@ import contextlib
 import functools
 import gc
 import json
+import platform
 import queue
 import tempfile
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +45,7 @@ from pipeline.errors import (
     StalledError,
     StorageError,
 )
-from pipeline.harmless import without_secrets_in
+from pipeline.harmless import shown, without_secrets_in
 from pipeline.inventory import check_places
 from pipeline.lease import watched
 from pipeline.meters import MeteredSegmentBlock, Meters
@@ -76,6 +78,7 @@ ACTOR_CPUS: Final = 1
 BLOCK_BYTES: Final = 512 << 20  # that a block of decoded images should not exceed
 DECODED_BYTES: Final = 10  # of pixels for a byte of a typical JPEG
 MANY_LEFT: Final = 100  # images that all fail alone: then the workers are at fault, not the images
+VERSIONS: Final = ("masklake", "ray", "torch", "pyarrow", "deltalake")  # that config.json keeps
 POLL_SECONDS: Final = 0.25
 OPERATORS: Final = {  # as Ray Data names them: the stage; what is before them cuts the plan
     "fetch_and_decode": "fetch + decode",
@@ -129,7 +132,18 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
     run_id = run.labels.run_id
     summary = Summary.of_run(run.table, run_id, plan, time.monotonic() - started, run.stages())
     run.table.write_run_file(run_id, "summary.json", summary.to_json())
-    return summary
+    return replace(summary, page=_page(config, run.table, run_id, reporter)) if config.run.report else summary
+
+
+def _page(config: JobConfig, table: Table, run_id: str, reporter: Reporter) -> str | None:
+    """Write the run's page and return its URI, or None: the run is done, whatever becomes of its page."""
+    from pipeline.report_page.page import keep, make_page
+
+    try:
+        return keep(table, make_page(table, run_id, config.storage))
+    except Exception as error:
+        reporter.say(f"note: no page of this run: {shown(str(error))}")
+        return None
 
 
 def _new_table(config: JobConfig) -> Table:
@@ -143,6 +157,8 @@ def _begin(
     config: JobConfig, table: Table, model: str, header: Header, plan: Plan, reporter: Reporter
 ) -> "_Run":
     """Return a run whose configuration is kept beside the table, less the failed rows that it does anew."""
+    import ray
+
     recipe = _recipe(config, header)
     labels = RowLabels(
         table_uri=table.uri,
@@ -151,7 +167,13 @@ def _begin(
         model=f"{model}@{header.digest[:16]}",
         palette=tuple(c.colour for c in header.classes),
     )
-    described = {"config": config.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json")}
+    described = {
+        "config": config.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
+        "model": labels.model,
+        "nodes": [asdict(node) for node in Room.of(ray.nodes()).nodes],  # type: ignore[no-untyped-call]
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+    }
     kept = json.dumps(without_secrets_in(described), indent=2)  # who reads the table may read it
     table.write_run_file(labels.run_id, "config.json", kept.encode())
     table.delete_failures(plan.outdated, recipe.id)

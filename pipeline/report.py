@@ -42,6 +42,7 @@ class Summary:
     images_per_second: float
     stages: list[StageReport]
     bottleneck: str | None
+    page: str | None = None  # URI of report.html
 
     @classmethod
     def nothing_to_do(cls, table: str, plan: Plan) -> Self:
@@ -107,7 +108,8 @@ class Summary:
             mark = "  <- bottleneck" if stage.name == self.bottleneck else ""
             where = f" on {', '.join(stage.devices)}" if stage.devices else ""
             lines.append(f"  {stage.name:<15} {steps}; {stage.workers} at once{where}{mark}")
-        return "\n".join([*lines, f"  table       {self.table}", "", how_to_read(self.table)])
+        lines += [f"  table       {self.table}", *([f"  page        {self.page}"] if self.page else [])]
+        return "\n".join([*lines, "", how_to_read(self.table)])
 
 
 def how_to_read(table: str) -> str:

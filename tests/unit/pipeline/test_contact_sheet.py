@@ -19,6 +19,7 @@ from pipeline.contact_sheet import contact_sheet
 from pipeline.drawing import ALARM, BLANK, PAPER, VIVID
 from pipeline.encode import encode_grey, encode_mask
 from pipeline.schema import ROW
+from pipeline.specimens import colours_of, read_rows, sources
 from pipeline.table import Table, write_part
 
 CONFIG = StorageConfig()
@@ -51,7 +52,7 @@ def test_same_table_gives_the_same_sheet(tmp_path: Path) -> None:
 def test_choice_spreads_over_confidence_and_sizes(tmp_path: Path) -> None:
     """Chosen images run from the most to the least confident, and rare sizes are among them."""
     table = make_table(tmp_path, ok=[f"{index}.png" for index in range(40)], large={5, 25})
-    rows = sheets._read(table, sheets._choose(table, None, 4), CONFIG)
+    rows = read_rows(table, sheets._choose(table, None, 4), CONFIG)
     confidences = [row["confidence"] for row in rows]
     assert confidences == sorted(confidences, reverse=True)
     # Of 40 confidences between 0.5 and 1 one is taken from each quarter, by the hash of its name.
@@ -83,7 +84,7 @@ def test_images_of_one_run_only(tmp_path: Path) -> None:
     table = make_table(tmp_path, ok=["0.png", "1.png"])
     add_rows(table, [{**ok_row(tmp_path, "2.png", 2), "run_id": "other"}])
     assert len(sheets._choose(table, None, 12)) == 3
-    assert [row["run_id"] for row in sheets._read(table, sheets._choose(table, "other", 12), CONFIG)] == [
+    assert [row["run_id"] for row in read_rows(table, sheets._choose(table, "other", 12), CONFIG)] == [
         "other"
     ]
     assert opened(contact_sheet(table, CONFIG, run_id="other")).width == sheets.WIDTH
@@ -93,7 +94,7 @@ def test_same_image_under_two_recipes(tmp_path: Path) -> None:
     """Two rows that share an image id are both shown, each with its own mask."""
     table = make_table(tmp_path, ok=["0.png"])
     add_rows(table, [{**ok_row(tmp_path, "0.png", 0), "run_id": "second", "recipe": "other"}])
-    rows = sheets._read(table, sheets._choose(table, None, 12), CONFIG)
+    rows = read_rows(table, sheets._choose(table, None, 12), CONFIG)
     assert {row["run_id"] for row in rows} == {RUN, "second"}
 
 
@@ -112,9 +113,9 @@ def test_missing_and_changed_sources_leave_grey_tiles(tmp_path: Path) -> None:
     (tmp_path / "0.png").unlink()
     (tmp_path / "1.png").write_bytes(b"no image")
     Image.new("RGB", (5, 5)).save(tmp_path / "2.png")
-    rows = sheets._read(table, sheets._choose(table, None, 12), CONFIG)
-    sources = {row["uri"]: image for row, image in zip(rows, sheets._sources(rows, CONFIG), strict=True)}
-    there = {uri.rpartition("/")[2] for uri, image in sources.items() if image is not None}
+    rows = read_rows(table, sheets._choose(table, None, 12), CONFIG)
+    found = {row["uri"]: image for row, image in zip(rows, sources(rows, CONFIG), strict=True)}
+    there = {uri.rpartition("/")[2] for uri, image in found.items() if image is not None}
     assert there == {"3.png"}
     grey = np.asarray(opened(contact_sheet(table, CONFIG)))
     assert grey.shape == whole.shape
@@ -165,7 +166,7 @@ def test_overlay_outlines_and_fills() -> None:
 def test_colours() -> None:
     """Grey classes of a mask get a vivid colour, others keep theirs."""
     labels_HW = np.zeros((4, 4), np.uint8)
-    colours = sheets._class_colours(encode_mask(labels_HW, [(0, 0, 0), (255, 255, 255), RED]))
+    colours = colours_of(encode_mask(labels_HW, [(0, 0, 0), (255, 255, 255), RED]))
     assert tuple(colours[1].tolist()) in VIVID
     assert tuple(colours[2].tolist()) == RED
 

@@ -1,0 +1,80 @@
+"""Rows to look at: what the table holds of chosen images, and the images themselves, if they are still those.
+
+Shape suffixes: H, W height and width in pixels; C channels (RGB); K classes.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import PngImagePlugin
+
+from pipeline import listing, storage
+from pipeline.config import DecodeConfig, StorageConfig
+from pipeline.decode import decode
+from pipeline.drawing import class_colours
+from pipeline.errors import ImageError, MasklakeError
+from pipeline.table import Table
+
+COLUMNS = (
+    *("image_id", "uri", "etag", "width", "height"),
+    *("mask", "class_pixels", "confidence", "attention_map"),
+)
+
+
+def read_rows(
+    table: Table, chosen: Sequence[tuple[str, str]], storage_config: StorageConfig
+) -> list[dict[str, Any]]:
+    """Return the rows of (data file, image id), each with its run_id. Reads whole files, one at a time."""
+    found = {}
+    for name in {name for name, _ in chosen}:
+        ids = [image_id for other, image_id in chosen if other == name]
+        file = pa.BufferReader(storage.read(f"{table.uri}/{name}", storage_config))
+        run_id = name.partition("run_id=")[2].partition("/")[0]
+        wanted = pc.field("image_id").isin(ids)
+        for row in pq.read_table(file, columns=list(COLUMNS), filters=wanted).to_pylist():
+            found[name, row["image_id"]] = {**row, "run_id": run_id}
+    return [found[key] for key in chosen]
+
+
+def sources(
+    rows: Sequence[Mapping[str, Any]], storage_config: StorageConfig
+) -> list[NDArray[np.uint8] | None]:
+    """Return each row's image as (H, W, 3), or None if it is gone, changed, or not readable."""
+    try:
+        contents = storage.read_many(
+            [storage.Wanted(row["uri"], row["etag"]) for row in rows], storage_config
+        )
+    except MasklakeError:  # the source's store is gone as a whole
+        return [None] * len(rows)
+    return [_source(row, content, storage_config) for row, content in zip(rows, contents, strict=True)]
+
+
+def _source(
+    row: Mapping[str, Any], content: bytes | ImageError, storage_config: StorageConfig
+) -> NDArray[np.uint8] | None:
+    if isinstance(content, ImageError):
+        return None
+    if row["uri"].startswith("file://"):  # stores compare the ETag when they are read, folders do not
+        (info,) = listing.stat_many([row["uri"]], storage_config)
+        if info is None or info.etag != row["etag"]:
+            return None
+    try:
+        image_HWC = decode(content, channels=3, max_pixels=DecodeConfig().max_pixels)
+    except ImageError:
+        return None
+    return image_HWC if image_HWC.shape[:2] == (row["height"], row["width"]) else None
+
+
+def colours_of(mask: bytes) -> NDArray[np.uint8]:
+    """Return the (256, 3) colours of a mask's classes, its palette's where they can be seen."""
+    try:
+        palette = PngImagePlugin.PngImageFile(io.BytesIO(mask)).getpalette() or []
+    except (OSError, SyntaxError, ValueError):
+        palette = []
+    return class_colours(np.array(palette, np.uint8).reshape(-1, 3))
