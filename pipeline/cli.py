@@ -137,7 +137,7 @@ def segment(
         typer.Option("--max-failed", help="share of failed images that still exits with 0 [0.1]"),
     ] = None,
     report: Annotated[
-        bool | None, typer.Option("--report/--no-report", help="write the run's page when it ends [yes]")
+        bool | None, typer.Option("--report/--no-report", help="write the run's page when it ends [no]")
     ] = None,
     as_json: AsEvents = False,
     debug: Debug = False,

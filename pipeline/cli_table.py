@@ -203,10 +203,10 @@ def report(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Make the page of a run again, and open it: what ran, what came, how fast, what it says, and pictures.
+    """Make the page of a run, and open it: what ran, what came, how fast, what it says, and pictures.
 
-    It is one HTML file that needs nothing else, at TABLE/_runs/RUN_ID/report.html. Every run makes its own
-    when it ends; made again, it shows images that have come back, and compares with what is in the table now.
+    It is one HTML file that needs nothing else, at TABLE/_runs/RUN_ID/report.html. A run makes it by itself
+    with `masklake segment --report`; made again, it compares with what is in the table now.
 
     **Examples**
 

@@ -40,8 +40,6 @@ class Running:
         cwd: Path | None = None,
         before: Sequence[str] = (),  # words before the command, which run it elsewhere
     ) -> None:
-        if arguments[:1] == ("segment",) and not {"--report", "--help"} & set(arguments):
-            arguments = (*arguments, "--no-report")  # which takes seconds: who tests the page asks for it
         # Files, not pipes: a pipe stays open for as long as any of the command's children.
         self._stdout = tempfile.TemporaryFile()  # noqa: SIM115 - read after the end
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - likewise
