@@ -108,8 +108,7 @@ def test_everybody_can_read_it(table: Path, watched: Page, scheme: str) -> None:
     """axe-core finds nothing, in either scheme: contrast, names, landmarks, headings, tables."""
     watched.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     watched.goto(page_of(table).as_uri())
-    for numbers in watched.locator("details:not([open]) > summary").all():
-        numbers.click()
+    watched.locator("details").evaluate_all("all => all.forEach(one => { one.open = true })")
     found = Axe().run(watched).response["violations"]
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
 
