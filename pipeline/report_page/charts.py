@@ -37,6 +37,8 @@ CONFIG: Final[dict[str, Any]] = {
         "titleFontWeight": "normal",
         "titlePadding": 8,
         "labelPadding": 4,
+        "labelOverlap": "greedy",
+        "labelSeparation": 8,
     },
     "legend": {
         "labelColor": "var(--ink)",
