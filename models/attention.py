@@ -4,7 +4,7 @@ Every attention here is one call of `scaled_dot_product_attention`, whose fused 
 proportion to N, not to N². They want queries, keys and values of one width, so narrow ones are zero-padded.
 
 Shape suffixes: B samples; C channels; H, W rows and columns of the map; N = H·W tokens, row by row; I some of
-them, as queries; M heads; D width of a query or key in one head; E any other width.
+them, as queries; M heads; X those of all samples; D width of a query or key in one head; E any other width.
 
 Papers: Wang et al. 2018, "Non-local neural networks" (arXiv:1711.07971); Zhang et al. 2019, "Self-attention
 generative adversarial networks" (SAGAN, arXiv:1805.08318); Fu et al. 2019, "Dual attention network for scene
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from models.config import REDUCTION
 
-CACHED_SCORES = 1 << 20  # of a slice of queries with all keys: what the caches of a CPU hold,
+CACHED_SCORES = 1 << 18  # of a slice of queries with all keys: what the caches of a CPU hold,
 LAUNCHED_SCORES = 1 << 24  # and what is worth the launch of a GPU's kernels
 
 
@@ -120,59 +120,56 @@ def attention_statistics(
 
     - entropy H_i = log Z_i - Σ_j p_ij (S_ij - T_i): no difference of large numbers, however large the scores;
     - effective tokens 1/Σ_j p_ij²;
-    - squared distance Σ_j p_ij |x_i - x_j|² = |x_i|² - 2 x_i·Σ_j p_ij x_j + Σ_j p_ij |x_j|²;
+    - squared distance Σ_j p_ij |x_i - x_j|², along rows and along columns: each needs the weights summed over
+      the other alone;
     - mass received by token j: Σ_i p_ij.
     """
     rows, columns = grid
     tokens = rows * columns
     # Autocast would quietly run these products in bfloat16, which costs 0.02 to 0.05 nat.
     with torch.autocast(q_BMND.device.type, enabled=False):
-        q_BMND = q_BMND.float() * q_BMND.shape[-1] ** -0.5
-        k_BMDN = k_BMND.float().transpose(-2, -1)
-        k_BMDN = k_BMDN - k_BMDN.mean(-1, keepdim=True)  # shifts all scores of a query alike: smaller numbers
-        at = _coordinates(rows, columns, q_BMND.device)
-        at2 = at.square().sum(-1, keepdim=True)
-        places = torch.cat([at, at2], dim=-1)
-        entropy_BM, effective_BM, distance2_BM = (torch.zeros_like(q_BMND[..., 0, 0]) for _ in range(3))
-        received_BMN = torch.zeros_like(q_BMND[..., 0])
-        scores = CACHED_SCORES if q_BMND.device.type == "cpu" else LAUNCHED_SCORES
-        queries = max(1, scores // received_BMN.numel())
+        q_XND = q_BMND.float().flatten(0, 1) * q_BMND.shape[-1] ** -0.5
+        k_XDN = k_BMND.float().flatten(0, 1).transpose(-2, -1)
+        k_XDN = k_XDN - k_XDN.mean(-1, keepdim=True)  # shifts all scores of a query alike: smaller numbers
+        y_H, x_W = (torch.arange(length, device=q_XND.device) for length in grid)
+        entropy_X, effective_X, distance2_X = (torch.zeros_like(q_XND[:, 0, 0]) for _ in range(3))
+        received_XN = torch.zeros_like(q_XND[..., 0])
+        at_once = CACHED_SCORES if q_XND.device.type == "cpu" else LAUNCHED_SCORES
+        queries = min(tokens, max(1, at_once // received_XN.numel()))
+        # Room for one slice, used again: on a CPU fresh pages cost more than what is computed in them.
+        scores, weights = (q_XND.new_empty(queries * received_XN.numel()) for _ in range(2))
         for start in range(0, tokens, queries):
-            here = slice(start, start + queries)
-            s_BMIN = q_BMND[..., here, :] @ k_BMDN
-            s_BMIN -= s_BMIN.amax(-1, keepdim=True)
-            p_BMIN = s_BMIN.exp()
-            z_BMI = p_BMIN.sum(-1, keepdim=True)
-            p_BMIN /= z_BMI
-            entropy_BM += (z_BMI.log().squeeze(-1) - s_BMIN.mul_(p_BMIN).sum(-1)).sum(-1)
-            effective_BM += torch.linalg.vector_norm(p_BMIN, dim=-1).square().reciprocal().sum(-1)
-            mean_at, mean_at2 = torch.split(p_BMIN @ places, [2, 1], dim=-1)
-            distance2 = at2[here] - 2 * (at[here] * mean_at).sum(-1, keepdim=True) + mean_at2
-            distance2_BM += distance2.sum((-2, -1))
-            received_BMN += p_BMIN.sum(-2)
+            slice_XID = q_XND[:, start : start + queries]
+            shape_XIN = (*slice_XID.shape[:2], tokens)
+            size = math.prod(shape_XIN)
+            s_XIN = torch.bmm(slice_XID, k_XDN, out=scores[:size].view(shape_XIN))
+            s_XIN -= s_XIN.amax(-1, keepdim=True)
+            p_XIN = torch.softmax(s_XIN, dim=-1, out=weights[:size].view(shape_XIN))
+            # The largest score is 0 by now, so that the largest weight is 1/Z.
+            entropy_X -= (p_XIN.amax(-1).log() + torch.linalg.vecdot(p_XIN, s_XIN)).sum(-1)
+            effective_X += torch.linalg.vector_norm(p_XIN, dim=-1).square().reciprocal().sum(-1)
+            received_XN += p_XIN.sum(-2)
+            p_XIHW = p_XIN.view(*shape_XIN[:2], *grid)
+            i_I1 = torch.arange(start, start + shape_XIN[1], device=q_XND.device)[:, None]
+            distance2_X += (p_XIHW.sum(-1) * (i_I1 // columns - y_H).square()).sum((-2, -1))
+            distance2_X += (p_XIHW.sum(-2) * (i_I1 % columns - x_W).square()).sum((-2, -1))
 
-    entropy_BM = (entropy_BM / tokens).clamp(0, math.log(tokens))
+    shape_BM = q_BMND.shape[:2]
+    entropy_BM = (entropy_X / tokens).clamp(0, math.log(tokens)).view(shape_BM)
     return AttentionStatistics(
         entropy=entropy_BM,
         entropy_normalized=entropy_BM / math.log(max(tokens, 2)),
-        effective_tokens=(effective_BM / tokens).clamp(1, tokens),
-        distance_rms=(distance2_BM / tokens).clamp_min(0).sqrt(),
-        received_max=received_BMN.amax(-1),
+        effective_tokens=(effective_X / tokens).clamp(1, tokens).view(shape_BM),
+        distance_rms=(distance2_X / tokens).sqrt().view(shape_BM),
+        received_max=received_XN.amax(-1).view(shape_BM),
         residual_ratio=residual_ratio_BM.detach().float(),
-        received=received_BMN.reshape(*received_BMN.shape[:2], *grid),
+        received=received_XN.view(*shape_BM, *grid),
     )
-
-
-def _coordinates(rows: int, columns: int, device: torch.device) -> Tensor:
-    """Return (N, 2) row and column of each token, counted from the middle to keep their squares small."""
-    y = torch.arange(rows, device=device, dtype=torch.float32) - (rows - 1) / 2
-    x = torch.arange(columns, device=device, dtype=torch.float32) - (columns - 1) / 2
-    return torch.cartesian_prod(y, x)
 
 
 def _norm_by_head(map_BCHW: Tensor, heads: int) -> Tensor:
     """Return the (B, M) Euclidean norms of the channels of each head."""
-    map_BME = map_BCHW.reshape(len(map_BCHW), heads, -1)
+    map_BME = map_BCHW.reshape(map_BCHW.shape[0], heads, -1)  # not len(): a traced graph keeps its batch open
     norm_BM: Tensor = torch.linalg.vector_norm(map_BME, dim=-1, dtype=torch.float32)
     return norm_BM
 

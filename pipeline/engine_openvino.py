@@ -43,7 +43,9 @@ class OpenVinoEngine:
             f"level{level}": (side >> level, side >> level) for level in checkpoint.config.attended_levels
         }
         network = _Flat(checkpoint.model.folded(), checkpoint.normalisation)
-        graph = openvino.convert_model(_traced(network, torch.zeros(shape, dtype=torch.uint8)))
+        # Traced on the smallest tile, and stretched: to run the real ones for it takes seconds.
+        smallest = (1, checkpoint.config.stride, checkpoint.config.stride, checkpoint.config.in_channels)
+        graph = openvino.convert_model(_traced(network, torch.zeros(smallest, dtype=torch.uint8)))
         graph.reshape(shape)
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[dtype],
@@ -96,7 +98,7 @@ class _Flat(nn.Module):
 
 
 def _traced(network: nn.Module, x: Tensor) -> torch.jit.ScriptModule:
-    """Return the network as what it does with an input like `x`; all shapes become constants, as is meant."""
+    """Return the network as what it does with an input like `x`, its batch, height and width left open."""
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit._trace.TracerWarning)
         # Deprecated for torch.export, which takes 5 s longer: most of it imports what nothing else needs.
