@@ -22,6 +22,7 @@ from models.config import REDUCTION
 
 CACHED_SCORES = 1 << 18  # of a slice of queries with all keys: what the caches of a CPU hold,
 LAUNCHED_SCORES = 1 << 24  # and what is worth the launch of a GPU's kernels
+FEWEST = 16  # queries of a slice: fewer read all keys for too little
 
 
 class AttentionStatistics(NamedTuple):
@@ -135,7 +136,7 @@ def attention_statistics(
         entropy_X, effective_X, distance2_X = (torch.zeros_like(q_XND[:, 0, 0]) for _ in range(3))
         received_XN = torch.zeros_like(q_XND[..., 0])
         at_once = CACHED_SCORES if q_XND.device.type == "cpu" else LAUNCHED_SCORES
-        queries = min(tokens, max(1, at_once // received_XN.numel()))
+        queries = min(tokens, max(FEWEST, at_once // received_XN.numel()))
         # Room for one slice, used again: on a CPU fresh pages cost more than what is computed in them.
         scores, weights = (q_XND.new_empty(queries * received_XN.numel()) for _ in range(2))
         for start in range(0, tokens, queries):

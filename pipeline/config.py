@@ -95,7 +95,9 @@ class RunConfig(Section):
     actors: int = Field(
         0, ge=0, description="copies of the network; 0: one for each GPU, without GPUs one for each host"
     )
-    block_images: int = Field(64, ge=1, le=4096, description="images that travel and are written together")
+    block_images: int | None = Field(
+        None, ge=1, le=4096, description="images that travel and are written together; 64, more of small"
+    )
     commit_seconds: float = Field(
         5.0, gt=0, description="seconds between commits, at most; sooner once each actor has a part waiting"
     )

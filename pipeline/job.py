@@ -8,6 +8,7 @@ import contextlib
 import functools
 import gc
 import json
+import math
 import platform
 import queue
 import tempfile
@@ -75,6 +76,8 @@ ACTOR_RETRIES: Final = 0  # of its block: only the same actor does that, and its
 ACTOR_RESTARTS: Final = 20
 TASK_CPUS: Final = 0.25  # what a fetch or write task asks of Ray: a fraction, so that it fits beside an actor
 ACTOR_CPUS: Final = 1
+BLOCK_IMAGES: Final = (64, 512)  # at least, and at most where they are small
+BLOCK_PIXELS: Final = 64 * 512 * 512  # of a block of small images: as long a turn as one of large
 BLOCK_BYTES: Final = 512 << 20  # that a block of decoded images should not exceed
 DECODED_BYTES: Final = 10  # of pixels for a byte of a typical JPEG
 MANY_LEFT: Final = 100  # images that all fail alone: then the workers are at fault, not the images
@@ -325,11 +328,14 @@ class _Run:
         return self.config.predict.model_copy(update={"threads": threads})
 
     def _block_images(self, plan: Plan, actors: int) -> int:
-        """Return how many images travel together: few in a small run, so that its stages overlap, and few
-        where they are large, so that a block fits the object store."""
+        """Return how many images travel together: few in a small run, so that its stages overlap, few where
+        they are large, so that a block fits the object store, and many where they are small, since each block
+        costs the driver the same."""
         decoded = max(1, plan.todo_bytes // plan.todo) * DECODED_BYTES
+        pixels = max(self.config.tiling.side**2, decoded // 3)
+        least, most = BLOCK_IMAGES
         return min(
-            self.config.run.block_images,
+            self.config.run.block_images or min(most, max(least, BLOCK_PIXELS // pixels)),
             max(RETRY_BLOCKS[0], plan.todo // (ACTOR_BLOCKS * actors)),
             max(1, BLOCK_BYTES // decoded),
         )
@@ -348,7 +354,7 @@ class _Run:
         """Commit what the stream gives until it ends, a signal comes, or nothing moves any more."""
         waiting: list[Written] = []
         now = last_move = time.monotonic()
-        last_commit = 0.0
+        last_commit = -math.inf  # the first part waits for no other
         while True:
             with contextlib.suppress(queue.Empty):
                 item = results.get(timeout=POLL_SECONDS)

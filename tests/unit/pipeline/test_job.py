@@ -13,7 +13,7 @@ import pytest
 from models.checkpoint import Checkpoint
 from pipeline import job
 from pipeline.blocks import STAGES, WRITTEN, RowLabels, Written
-from pipeline.config import JobConfig, RunConfig, SourceConfig, StorageConfig
+from pipeline.config import JobConfig, RunConfig, SourceConfig, StorageConfig, TilingConfig
 from pipeline.errors import ConcurrentRunError, InterruptedRun, MasklakeError, StalledError, StorageError
 from pipeline.meters import Meters
 from pipeline.progress import Tally
@@ -239,6 +239,20 @@ def test_blocks_are_small_in_small_runs_and_of_large_images(
     """Sixteen blocks an actor let the stages of a small run overlap; large images travel few at a time."""
     plan = SimpleNamespace(todo=todo, todo_bytes=todo * mean_bytes)
     assert make_run(block_images=most)._block_images(plan, actors) == expected
+
+
+@pytest.mark.parametrize(
+    ("side", "mean_bytes", "expected"),
+    [(512, 50_000, 64), (1024, 500_000, 64), (256, 19_000, 256), (256, 160_000, 64), (32, 300, 512)],
+)
+def test_small_images_travel_many_at_a_time(
+    make_run: Callable[..., Any], side: int, mean_bytes: int, expected: int
+) -> None:
+    """Where nothing is asked, a block of small tiles and small images has the pixels of 64 of 512²."""
+    run = make_run()
+    run.config = run.config.model_copy(update={"tiling": TilingConfig(side=side, overlap=0)})
+    plan = SimpleNamespace(todo=1_000_000, todo_bytes=1_000_000 * mean_bytes)
+    assert run._block_images(plan, 1) == expected
 
 
 def test_stages_are_reported_in_their_order(make_run: Callable[..., Any]) -> None:
