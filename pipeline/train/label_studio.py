@@ -99,7 +99,8 @@ def _annotation(task: dict[str, Any], left_out: Counter[str]) -> dict[str, Any] 
         return None
     if len(kept) > 1:
         left_out[OLDER] += len(kept) - 1
-    return max(enumerate(kept), key=lambda pair: (_changed(pair[1]), pair[0]))[1]
+    newest = max(range(len(kept)), key=lambda number: (_changed(kept[number]), number))
+    return dict(kept[newest])
 
 
 def _of_min(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -174,6 +175,8 @@ def _size(result: dict[str, Any], max_pixels: int) -> tuple[int, int]:
 
 def _region(result: dict[str, Any], size: tuple[int, int]) -> Region:
     kind, value = str(result.get("type")).lower(), result.get("value")
+    if f"{kind}labels" in SHAPES:
+        raise LabelError(f"a {kind} has no label: give it one, or delete it")
     if kind not in SHAPES or not isinstance(value, dict):
         raise LabelError(f"a region is of type {kind!r:.40}: {', '.join(SHAPES)} are read")
     names = value.get(kind)

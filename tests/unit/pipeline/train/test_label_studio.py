@@ -107,7 +107,7 @@ def test_both_exports_have_the_same_regions(form: Any) -> None:
 
 def test_remarks_are_passed_over() -> None:
     """Choices, texts and ratings, of the image or of a region."""
-    remarks = [
+    remarks: list[dict[str, Any]] = [
         {"type": "choices", "value": {"choices": ["blurred"]}},
         {"type": "textarea", "value": {"text": ["?"], "x": 1, "y": 2}, "original_width": 3},
         {"type": "relation", "from_id": "a", "to_id": "b"},
@@ -211,6 +211,7 @@ def change(one: dict[str, Any], **values: Any) -> dict[str, Any]:
         (polygon((0, 0), (1, 0), (1, 1), closed=False), "not closed"),
         (result("ellipselabels", {"x": 1, "y": 1, "radiusX": 5, "radiusY": 5}), "type 'ellipselabels'"),
         (result("bitmasklabels", {"imageDataURL": "data:,"}), "type 'bitmasklabels'"),
+        ({**brush(), "type": "brush"}, "a brush has no label: give it one"),
         ({"type": "brushlabels"}, "no original_width"),
     ],
 )
