@@ -4,6 +4,9 @@ An image without a shape, or without a mask, is left out: CVAT does not tell one
 that nobody has looked at. A zip is read in place: no name of it becomes a path.
 """
 
+import errno
+import lzma
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -27,6 +30,11 @@ XML: Final = "annotations.xml"
 LABELMAP: Final = "labelmap.txt"
 MASKS: Final = "SegmentationClass/"
 LISTS: Final = "ImageSets/Segmentation/"
+# What zipfile raises for what is none; RuntimeError where it wants a password.
+BROKEN: Final = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, lzma.LZMAError, EOFError),
+    *(NotImplementedError, RuntimeError, ValueError, OverflowError),
+)
 LARGEST: Final = 1 << 30  # bytes of a member of a zip, unpacked
 MOST_LABELS: Final = 254
 BACKGROUND: Final = "background"  # CVAT's word for what no label covers
@@ -43,10 +51,11 @@ def opened(uri: str, config: StorageConfig) -> Iterator[zipfile.ZipFile]:
         raise
     except FileNotFoundError as error:
         raise ConfigError(f"{uri}: there is no such file: check its address") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        # RuntimeError: it wants a password.
-        raise ConfigError(f"{uri}: not readable as a zip: {str(error)[:200]}") from error
+    except BROKEN as error:
+        raise ConfigError(f"{uri}: not readable as a zip: {' '.join(str(error).split())[:200]}") from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # of a place before its beginning
+            raise ConfigError(f"{uri}: not readable as a zip: its directory is broken") from error
         raise explain(error, uri) from error
 
 

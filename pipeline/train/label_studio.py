@@ -36,7 +36,7 @@ def read(uri: str, text: str, max_pixels: int) -> LabelFile:
     left_out: Counter[str] = Counter()
     problems: list[str] = []
     for number, task in enumerate(_tasks(uri, text)):
-        where = f"task {task.get('id', f'number {number + 1}')!s:.40}"
+        where = f"task {task['id']!r:.40}" if "id" in task else f"task number {number + 1}"
         try:
             annotation = _annotation(task, left_out)
             if annotation is not None:
@@ -159,7 +159,7 @@ def _size(result: dict[str, Any], max_pixels: int) -> tuple[int, int]:
     height, width = result.get("original_height"), result.get("original_width")
     if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
         raise LabelError(
-            f"a region has no original_width and original_height in pixels, got {width}, {height}"
+            f"a region has no original_width and original_height in pixels, got {width!r:.20}, {height!r:.20}"
         )
     if height * width > max_pixels:
         raise LabelError(
@@ -167,8 +167,8 @@ def _size(result: dict[str, Any], max_pixels: int) -> tuple[int, int]:
         )
     if result.get("image_rotation"):
         raise LabelError(
-            f"the image was turned by {result['image_rotation']} degrees in Label Studio: turn it back, and "
-            "draw again what lies wrong then"
+            f"the image was turned by {result['image_rotation']!r:.20} degrees in Label Studio: turn it "
+            "back, and draw again what lies wrong then"
         )
     return height, width
 

@@ -125,7 +125,7 @@ def test_the_circle_closes(
     new, registry, table = tmp_path / "new", tmp_path / "models", tmp_path / "masks"
     trained = done(
         *("finetune", "--labels", labels, "--out", new, "--model", checkpoint, "--validation", "0.3"),
-        *("--crop", "32", "--batch", "4", "--micro-batch", "2", "--epochs", "2", "--tile", "64"),
+        *("--crop", "32", "--batch", "4", "--micro-batch", "2", "--epochs", "1", "--tile", "64"),
     )
     assert f"{PICKED} labelled images found; looking" in trained.stderr, trained
     classes = json.loads((new / "config.json").read_bytes())["classes"]

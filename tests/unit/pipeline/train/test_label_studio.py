@@ -259,20 +259,10 @@ def test_what_is_no_export_is_one_line(text: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["type", "value", "rle", "brushlabels", "points", "result", "annotations", "data"]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+KEYS = st.sampled_from(["type", "value", "rle", "brushlabels", "points", "result", "annotations", "data"])
+SOME = VALUES | st.lists(VALUES, max_size=3) | st.dictionaries(KEYS, VALUES, max_size=4)
+JUNK = SOME | st.lists(SOME, max_size=3) | st.dictionaries(KEYS, SOME, max_size=4)
 
 
 @given(st.sampled_from(["data", "annotations", "result", "value"]), JUNK)
