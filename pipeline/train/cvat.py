@@ -38,7 +38,7 @@ BROKEN: Final = (
 LARGEST: Final = 1 << 30  # bytes of a member of a zip, unpacked
 MOST_LABELS: Final = 254
 BACKGROUND: Final = "background"  # CVAT's word for what no label covers
-UNLABELLED: Final = "without a shape, labelled or not CVAT does not tell"
+UNLABELLED: Final = "without a shape (CVAT does not tell whether anybody looked)"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ image is told by its URI, as our own exports write it, or by a name that `label_
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from pipeline import listing, storage
 from pipeline.config import StorageConfig
@@ -18,17 +18,9 @@ from pipeline.train import coco, cvat, image_places, label_studio
 from pipeline.train.config import LABEL_FILES, LabelledConfig
 from pipeline.train.image_places import INDEX, Place
 from pipeline.train.names import candidates, named
-from pipeline.train.schema import Drawn, LabelFile, Listed, some
+from pipeline.train.schema import Drawn, LabelFile, Listed, Listing, some
 
 REMEDY: Final = "say where the images are with --label-images: a folder, or the index.jsonl of an export"
-
-
-class Labels(NamedTuple):
-    """The labelled images of a file."""
-
-    rows: list[Listed]
-    classes: Sequence[str]  # of a COCO file, in the order of the ids
-    left_out: Counter[str]
 
 
 def is_label_file(uri: str) -> bool:
@@ -36,7 +28,7 @@ def is_label_file(uri: str) -> bool:
     return uri.lower().endswith(LABEL_FILES)
 
 
-def read(uri: str, config: LabelledConfig, storage_config: StorageConfig, max_pixels: int) -> Labels:
+def read(uri: str, config: LabelledConfig, storage_config: StorageConfig, max_pixels: int) -> Listing:
     """Return the labelled images of a file; of several labels of one image the newest.
 
     Raises ConfigError that names the file, and what of it, if it is broken, of no kind that is read, or its
@@ -47,14 +39,14 @@ def read(uri: str, config: LabelledConfig, storage_config: StorageConfig, max_pi
     place = named_place or _index_beside(uri, file.drawn, storage_config)
     left_out = Counter(file.left_out)
     if file.classes and place is None:
-        return Labels(coco.located(uri, file.drawn, config.images, storage_config), file.classes, left_out)
+        return Listing(coco.located(uri, file.drawn, config.images, storage_config), file.classes, left_out)
     pairs = list(zip(file.drawn, _places(uri, file.drawn, place, storage_config), strict=True))
     pairs = _newest(pairs, left_out)
     if not config.any_version:
         pairs = _same_version(pairs, left_out)
     rows = [Listed("", at.image.uri, at.image.etag, annotations=one.annotations) for one, at in pairs]
     rows = named(rows, [candidates(row.image_uri, row.image_uri) for row in rows])
-    return Labels(rows, file.classes, left_out)
+    return Listing(rows, file.classes, left_out)
 
 
 # ---------------------------------------------------------------- files

@@ -47,6 +47,14 @@ class Listed(NamedTuple):
     split: str | None = None  # 'train' or 'val' where the source itself says so
 
 
+class Listing(NamedTuple):
+    """The labelled images of one source."""
+
+    rows: list[Listed]
+    classes: Sequence[str]  # in the order of their ids; empty: the source does not name them
+    left_out: Counter[str]  # images, by the reason
+
+
 class Drawn(NamedTuple):
     """One labelled image as a label file has it, before the image itself is looked for."""
 

@@ -19,7 +19,7 @@ from pipeline.config import IMAGE_GLOBS, StorageConfig
 from pipeline.errors import ConfigError
 from pipeline.train import label_files, split, tables
 from pipeline.train.config import LabelledConfig
-from pipeline.train.schema import FOUND, SPLITS, Listed, some
+from pipeline.train.schema import FOUND, SPLITS, Listed, Listing, some
 
 PARQUET = (".parquet", ".pq")
 COUNTED_ROWS = 65_536  # of one narrow column, in memory together
@@ -106,7 +106,7 @@ def _last_word(rows: list[tuple[str, Listed]], labels: Sequence[str]) -> list[tu
 
 def _open_or_list(
     source: str, config: LabelledConfig, storage_config: StorageConfig, max_pixels: int
-) -> tables.Opened | label_files.Labels:
+) -> tables.Opened | Listing:
     """Return the table that a source is, else its images, the classes that it names and what was left out."""
     if label_files.is_label_file(source):
         return label_files.read(source, config, storage_config, max_pixels)
@@ -116,7 +116,7 @@ def _open_or_list(
         return tables.open_delta(source, storage_config)
     rows, files = _list_folder(source, config, storage_config)
     if rows:
-        return label_files.Labels(rows, (), Counter())
+        return Listing(rows, (), Counter())
     return tables.open_parquet(source, files, storage_config)
 
 

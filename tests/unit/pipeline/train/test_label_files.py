@@ -17,7 +17,8 @@ from pipeline.errors import ConfigError
 from pipeline.export.item import stem_of
 from pipeline.inventory import image_id
 from pipeline.train.config import LabelledConfig
-from pipeline.train.label_files import Labels, read
+from pipeline.train.label_files import read
+from pipeline.train.schema import Listing
 
 STORAGE = StorageConfig()
 NAMES = ("day1/a.png", "day1/b.tif", "day2/a.png", "day2/c d.jpg")
@@ -32,7 +33,7 @@ def scans(tmp_path: Path) -> Path:
     return tmp_path / "scans"
 
 
-def labels(file: Path, **options: Any) -> Labels:
+def labels(file: Path, **options: Any) -> Listing:
     told = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     return read(f"file://{file}", LabelledConfig(labels=(str(file),), **told), STORAGE, 1000)
 
@@ -76,7 +77,7 @@ def index(folder: Path, scans: Path) -> dict[str, str]:
     return stems
 
 
-def images(found: Labels) -> list[str]:
+def images(found: Listing) -> list[str]:
     return [row.image_uri for row in found.rows]
 
 
