@@ -120,7 +120,7 @@ def _labelmap(place: str, data: bytes) -> dict[str, str]:
     except ValueError as error:
         raise ConfigError(f"{place}: expected lines like 'cell:250,50,83::'") from error
     if "#000000" not in palette.values():
-        palette[BACKGROUND] = "#000000"
+        palette.setdefault(BACKGROUND, "#000000")
     if len(set(palette.values())) < len(palette):
         raise ConfigError(f"{place}: two labels have the same colour: {some(list(palette))}")
     if not 1 < len(palette) <= MOST_LABELS:
@@ -131,7 +131,8 @@ def _labelmap(place: str, data: bytes) -> dict[str, str]:
 def _check(uri: str, problems: list[str], total: int) -> None:
     if problems:
         raise ConfigError(
-            f"{uri}: {len(problems)} of {total} labelled images cannot be used: {lines(problems)}"
+            f"{uri}: {len(problems)} of {total} labelled images cannot be used: {lines(problems)}: "
+            "mend that, and export again"
         )
 
 

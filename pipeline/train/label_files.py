@@ -123,7 +123,7 @@ def _places(uri: str, drawn: Sequence[Drawn], place: str | None, config: Storage
         uris = [_as_uri(one.image) for one in drawn]
         for one, address in zip(drawn, uris, strict=True):
             if address is None:
-                kind = "a name" if label_studio.server_path(one.image) is None else "of its own server"
+                kind = "a name" if label_studio.server_path(one.image) is None else "on Label Studio's server"
                 raise ConfigError(f"{uri}: {one.where}: its image {one.image!r:.200} is {kind}: {REMEDY}")
         objects = listing.stat_many([address for address in uris if address is not None], config)
         found = [None if image is None else Place(image, None) for image in objects]

@@ -47,7 +47,7 @@ def read(uri: str, text: str, max_pixels: int) -> LabelFile:
     if problems:
         raise ConfigError(
             f"{uri}: {len(problems)} of {len(problems) + len(drawn)} labelled tasks cannot be used: "
-            f"{lines(problems)}"
+            f"{lines(problems)}: mend that, and export again"
         )
     return LabelFile(drawn, left_out)
 

@@ -184,8 +184,8 @@ def test_images_that_are_not_found_are_named(scans: Path, tmp_path: Path) -> Non
     for image, words in (
         (f"file://{scans}/gone.png", f"1 of its images are not there, .*gone.png: {remedy}"),
         ("a.png", f"task 0 of x.json: its image 'a.png' is a name: {remedy}"),
-        ("/data/upload/1/x.png", f"'/data/upload/1/x.png' is of its own server: {remedy}"),
-        ("/data/local-files/?d=x.png", f"of its own server: {remedy}"),
+        ("/data/upload/1/x.png", f"'/data/upload/1/x.png' is on Label Studio's server: {remedy}"),
+        ("/data/local-files/?d=x.png", f"on Label Studio's server: {remedy}"),
         ("../scans/day1/a.png", "is a name"),
     ):
         with pytest.raises(ConfigError, match=words):

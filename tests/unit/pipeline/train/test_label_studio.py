@@ -233,7 +233,10 @@ def test_regions_of_images_of_two_sizes_are_refused() -> None:
 
 def test_many_problems_stay_one_line() -> None:
     """Three are told, the others counted."""
-    with pytest.raises(ConfigError, match=r"9 of 9 .*task 0: .*task 1: .*task 2: .*; and 6 more$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"9 of 9 .*task 0: .*task 1: .*task 2: .*; and 6 more: mend that, and export again$",
+    ):
         parsed(*(task(number, {**brush(), "image_rotation": 90}) for number in range(9)))
 
 
