@@ -47,7 +47,7 @@ def finetune(training: TrainingConfig, cluster: ClusterConfig) -> State[Any]:
 def check(training: TrainingConfig) -> tuple[int, int]:
     """Return how many labelled images there are, and how many the newest version of the model has seen."""
     registry = Registry.of(training.registry, training.storage)
-    labels = count(training.data, training.storage)
+    labels = count(training.data, training.storage, training.decode.max_pixels)
     versions = list_versions(registry, training.name)
     if not versions:
         return labels, 0

@@ -101,8 +101,13 @@ class NightConfig(JobConfig):
             "model": full(self.model) if Path(self.model).is_dir() else self.model,
         }
         if (told := self.training) is not None:
-            sources = tuple(full(uri) for uri in told.data.sources)
-            update = {"out": full(told.out), "data": told.data.model_copy(update={"sources": sources})}
+            data = told.data
+            places = {
+                "sources": tuple(full(uri) for uri in data.sources),
+                "labels": tuple(full(uri) for uri in data.labels),
+                "label_images": data.label_images and full(data.label_images),
+            }
+            update = {"out": full(told.out), "data": data.model_copy(update=places)}
             known["training"] = told.model_copy(
                 update={**update, "registry": told.registry and full(told.registry)}
             )

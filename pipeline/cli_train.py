@@ -23,11 +23,12 @@ def _option(*names: str, help: str, panel: str, **more: Any) -> Any:  # noqa: A0
 @one_line
 def finetune(
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="SOURCE...", help="folder or prefix, .parquet, Delta table, masklake table, or COCO .json"
+            metavar="SOURCE",
+            help="folder or prefix, .parquet, Delta table, masklake table, or a file as for --labels",
         ),
-    ],
+    ] = None,
     out: Annotated[str | None, typer.Option("--out", help="folder or URI for the new checkpoint")] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="checkpoint to start from, as for segment [nuclei]")
@@ -39,6 +40,29 @@ def finetune(
     registry: RegistryOption = None,
     config: Config = None,
     # ---- data
+    labels: Annotated[
+        list[str] | None,
+        _option(
+            "--labels",
+            panel=DATA,
+            help="labels that came back: Label Studio's JSON, CVAT's zip or XML, COCO (repeatable). They "
+            "replace what SOURCE has of the same images; their classes are known by name. What no region "
+            "covers is class 0, or ignored with --ignore 0, as is a region called 'ignore'",
+        ),
+    ] = None,
+    label_images: Annotated[
+        str | None,
+        _option(
+            "--label-images",
+            panel=DATA,
+            help="folder, prefix or index.jsonl of an export with the images of --labels "
+            "[the URIs in the file; index.jsonl beside it]",
+        ),
+    ] = None,
+    any_version: Annotated[
+        bool | None,
+        _option("--any-version", panel=DATA, help="also take labels drawn on another version of an image"),
+    ] = None,
     images: Annotated[
         str | None, _option("--images", panel=DATA, help="where a prefix has images [images/{name}.png]")
     ] = None,
@@ -180,16 +204,23 @@ def finetune(
         masklake finetune s3://b/nuclei --out s3://b/run1 --foreground nucleus --workers 4 --ray-address auto
         masklake finetune coco.json --images "{name}.*" --out ./run2 --register parts --registry s3://b/models
         masklake finetune ./masks --min-confidence 0.95 --out ./run3    # a table of segment, as pseudo-labels
+        masklake finetune --labels project-1.json --out ./run4          # what came back from Label Studio
+        masklake finetune ./labelled --labels cvat.zip --label-images s3://b/scans --out ./run5
     """
     if out is None:
         raise typer.BadParameter("name a folder for the new checkpoint: --out ./cells", param_hint="--out")
+    if not (sources or labels or config):
+        raise typer.BadParameter("name what to learn from: a SOURCE, or --labels FILE", param_hint="SOURCE")
     if model and from_scratch:
         raise typer.BadParameter("--model and --from-scratch exclude each other", param_hint="--model")
     least, most = _workers(workers)
     options = {
         "out": out,
         "registry": registry,
-        "data.sources": tuple(sources),
+        "data.sources": tuple(sources or ()),
+        "data.labels": tuple(labels or ()),
+        "data.label_images": label_images,
+        "data.any_version": any_version,
         "data.images": images,
         "data.masks": masks,
         "data.image_column": image_column,

@@ -142,7 +142,7 @@ def _front_matter(facts: Facts) -> str:
 
 
 def _dataset(facts: Facts) -> str:
-    return ", ".join(_address(source) for source in facts.config.data.sources)[:200]
+    return ", ".join(_address(source) for source in facts.config.data.all_sources)[:200]
 
 
 def _quoted(text: str) -> str:
@@ -167,7 +167,7 @@ def _scores(metrics: Metrics) -> str:
 
 
 def _sources(facts: Facts) -> str:
-    sources = facts.config.data.sources
+    sources = facts.config.data.all_sources
     return "\n".join(f"| source | {_code(_address(source), table=True)} |" for source in sources)
 
 

@@ -7,57 +7,55 @@ its parent and in its parent's folder that is called like the end of the file's 
 """
 
 import json
+from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline import listing, storage
+from pipeline import listing
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError
-from pipeline.train.schema import Listed, some
+from pipeline.train.schema import Drawn, LabelFile, Listed, some
 
 BACKGROUND = "background"  # class 0: where no annotation is
 
 
-def read(uri: str, images: str, config: StorageConfig) -> tuple[list[Listed], tuple[str, ...]]:
+def read(uri: str, record: object) -> LabelFile:
     """Return the images of a COCO file, and the names of its classes: background, then by category id.
 
-    Raises ConfigError if it is no such file, or an image that it names is not there.
+    Raises ConfigError if it is no such file.
     """
-    record = _load(uri, config)
-    images_there = _records(uri, record, "images", {"id": int, "file_name": str, "height": int, "width": int})
+    if not isinstance(record, dict):
+        raise ConfigError(f"{uri}: not COCO's JSON: expected an object, got a {type(record).__name__}")
+    images = _records(uri, record, "images", {"id": int, "file_name": str, "height": int, "width": int})
     categories = _records(uri, record, "categories", {"id": int, "name": str})
     names = {category["id"]: category["name"] for category in sorted(categories, key=lambda c: c["id"])}
     if len(set(names.values())) < len(categories):
         raise ConfigError(f"{uri}: two categories have the same id or name")
-    texts = _annotations(uri, record, images_there, names)
-    files = [image["file_name"] for image in images_there]
+    texts = _annotations(uri, record, images, names)
+    drawn = [
+        Drawn(image=image["file_name"], where=f"image {image['id']}", annotations=text)
+        for image, text in zip(images, texts, strict=True)
+    ]
+    return LabelFile(drawn, Counter(), (BACKGROUND, *(name for name in names.values() if name != BACKGROUND)))
+
+
+def located(uri: str, drawn: list[Drawn], images: str, config: StorageConfig) -> list[Listed]:
+    """Return the images and their places, by the file's names. Raises ConfigError if one is missing."""
+    files = [one.image for one in drawn]
     place = _place(uri, images, files[0], config)
     objects = listing.stat_many([f"{place}/{file}" for file in files], config)
     if gone := [file for file, found in zip(files, objects, strict=True) if not found]:
         raise ConfigError(f"{uri}: {len(gone)} of its images are not in {place}: {some(gone)}")
-    rows = [
+    return [
         Listed(
-            name=str(PurePosixPath(file).with_suffix("")),
+            name=str(PurePosixPath(one.image).with_suffix("")),
             image_uri=found.uri,
             image_etag=found.etag,
-            annotations=text,
+            annotations=one.annotations,
         )
-        for file, found, text in zip(files, objects, texts, strict=True)
+        for one, found in zip(drawn, objects, strict=True)
         if found
     ]
-    return rows, (BACKGROUND, *(name for name in names.values() if name != BACKGROUND))
-
-
-def _load(uri: str, config: StorageConfig) -> dict[str, Any]:
-    try:
-        record = json.loads(storage.read(uri, config))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{uri}: there is no such file: check its address") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{uri}: not JSON: {str(error)[:200]}") from error
-    if not isinstance(record, dict):
-        raise ConfigError(f"{uri}: not COCO's JSON: expected an object, got a {type(record).__name__}")
-    return record
 
 
 def _records(uri: str, record: dict[str, Any], key: str, fields: dict[str, type]) -> list[dict[str, Any]]:
@@ -89,7 +87,9 @@ def _annotations(
         of_image[item["image_id"]].append(
             {
                 "class": names[item["category_id"]],
-                "segmentation": item.get("segmentation"),  # judged with the image: pipeline/train/labels.py
+                "segmentation": item.get(
+                    "segmentation"
+                ),  # judged with the image: pipeline/train/annotations.py
                 "iscrowd": item.get("iscrowd", 0),
             }
         )

@@ -13,6 +13,7 @@ from pipeline.config import DecodeConfig, LeaseConfig, Section, StorageConfig, T
 ELSEWHERE = {"out", "registry", "workers", "storage"}  # sections that do not decide the result
 IGNORE = 255  # value of a label that no loss and no metric counts
 MAX_CLASSES = 255  # so that IGNORE is none of them
+LABEL_FILES = (".json", ".zip", ".xml")
 
 
 class LabelsConfig(Section):
@@ -54,7 +55,20 @@ class LabelledConfig(Section):
     """Where labelled images come from, and which of them are kept for validation."""
 
     sources: tuple[str, ...] = Field(
-        min_length=1, description="folders or prefixes, Parquet files, Delta tables or COCO .json files"
+        (), description="folders or prefixes, Parquet files, Delta tables or files as in `labels`"
+    )
+    labels: tuple[str, ...] = Field(
+        (),
+        description="labels that came back: Label Studio's JSON, CVAT's zip or XML, COCO; they replace those "
+        "that the sources have of the same images, and name no new classes",
+    )
+    label_images: str | None = Field(
+        None,
+        description="folder, prefix or index.jsonl of an export with the images that such files only name; "
+        "default: the URIs in them, index.jsonl beside them",
+    )
+    any_version: bool = Field(
+        False, description="also take labels that were drawn on another version of an image"
     )
     images: str = Field(
         "images/{name}.png", description="where a prefix has its images; * stands for any text"
@@ -69,6 +83,19 @@ class LabelledConfig(Section):
     validation: float = Field(0.1, gt=0, lt=1, description="share of the images, chosen by a hash of names")
     min_confidence: float = Field(0.0, ge=0, le=1, description="of a row of a masklake table, to be a label")
 
+    @property
+    def all_sources(self) -> tuple[str, ...]:
+        """Return the sources, then the labels that came back."""
+        return (*self.sources, *self.labels)
+
+    @field_validator("labels")
+    @classmethod
+    def _are_label_files(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        for uri in labels:
+            if not uri.lower().endswith(LABEL_FILES):
+                raise ValueError(f"labels are files that end with {', '.join(LABEL_FILES)}, not {uri}")
+        return labels
+
     @field_validator("images", "masks")
     @classmethod
     def _names_one_place(cls, pattern: str) -> str:
@@ -78,6 +105,8 @@ class LabelledConfig(Section):
 
     @model_validator(mode="after")
     def _no_two_of_one(self) -> Self:
+        if not self.sources and not self.labels:
+            raise ValueError("nothing to learn from: name a source, or labels")
         if self.images == self.masks:
             raise ValueError(f"images and masks have the same pattern: {self.images}")
         if self.split_column is not None and self.split_file is not None:

@@ -4,7 +4,7 @@ Shape suffixes: H, W image height and width in pixels; C channels.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,10 @@ from pipeline.config import DecodeConfig, StorageConfig
 from pipeline.decode import decode
 from pipeline.errors import ConfigError, FetchError, ImageError, LabelError
 from pipeline.storage import Wanted
+from pipeline.train.annotations import labels_of_annotations, without_place
 from pipeline.train.config import IGNORE, LabelsConfig
-from pipeline.train.labels import labels_of_annotations, labels_of_mask
-from pipeline.train.schema import FOUND, MANIFEST, SPLITS, some
+from pipeline.train.labels import labels_of_mask
+from pipeline.train.schema import FOUND, MANIFEST, SPLITS, lines, some
 
 IMAGES_AT_A_TIME = 16  # that `inspect` has in memory
 SMALLEST_VARIANCE = 1e-4  # of a channel, so that a black one is not divided by nothing
@@ -131,11 +132,9 @@ def check(manifest: pa.Table, classes: Sequence[str]) -> None:
     """
     bad = manifest.filter(pc.is_valid(manifest["problem"]))
     if bad.num_rows:
-        lines = [f"{name}: {text}" for name, text in zip(*_few(bad, ("name", "problem")), strict=True)]
-        more = f"; and {bad.num_rows - 3} more" if bad.num_rows > 3 else ""
-        raise ConfigError(
-            f"{bad.num_rows} of {manifest.num_rows} images cannot be used: {'; '.join(lines)}{more}"
-        )
+        names, problems = bad["name"].to_pylist(), bad["problem"].to_pylist()
+        told = lines([f"{name}: {text}" for name, text in zip(names, problems, strict=True)])
+        raise ConfigError(f"{bad.num_rows} of {manifest.num_rows} images cannot be used: {told}")
     for split, what in zip(SPLITS, ("training", "validation"), strict=True):
         rows = manifest.filter(pc.equal(manifest["split"], split))
         if not rows.num_rows:
@@ -152,10 +151,6 @@ def check(manifest: pa.Table, classes: Sequence[str]) -> None:
                 f"{images} have no pixel of {len(absent)} of the {len(classes)} classes ({some(absent)}): "
                 "add images with them, split otherwise, or name only classes that occur (labels.classes)"
             )
-
-
-def _few(rows: pa.Table, columns: Sequence[str]) -> Iterator[list[Any]]:
-    return (rows[name].slice(0, 3).to_pylist() for name in columns)
 
 
 def _class_pixels(rows: pa.Table, classes: int) -> NDArray[np.int64]:
@@ -185,7 +180,7 @@ def digest(manifest: pa.Table) -> str:
                 row["name"],
                 row["image_etag"] or row["image_uri"].rpartition("/")[2],
                 row["mask_etag"] or (row["mask_uri"] or "").rpartition("/")[2],
-                row["annotations"] or "",
+                without_place(row["annotations"]) if row["annotations"] else "",
             )
         )
         for row in rows.select(FOUND.names).to_pylist()

@@ -1,12 +1,10 @@
-"""Masks and annotations to class ids: what a label picture, or a COCO record, says of each pixel.
+"""Masks to class ids: what a label picture says of each pixel.
 
-Pure: bytes or text in, array out. Whatever cannot be read as labels without a guess is a LabelError.
+Pure: bytes in, array out. Whatever cannot be read as labels without a guess is a LabelError.
 
 Shape suffixes: H, W image height and width in pixels.
 """
 
-import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,11 +16,10 @@ from pipeline.decode import format_of, load
 from pipeline.errors import ConfigError, ImageError, LabelError
 from pipeline.train.config import IGNORE, LabelsConfig
 
-IGNORED_COLOUR = "ignore"  # name that a palette may use beside those of the classes
+IGNORED_NAME = "ignore"  # that a palette, or a labeller, may use beside those of the classes
 LOSSY = ("JPEG", "WEBP")
 
 _TIFF_BITS = 258
-_COMPRESSED_RLE = re.compile(rb"(?:[P-o]{0,7}[0-O])*")  # groups of 5 bits; P-o: more of this number follows
 
 
 def check_rule(rule: LabelsConfig, classes: Sequence[str]) -> None:
@@ -32,15 +29,12 @@ def check_rule(rule: LabelsConfig, classes: Sequence[str]) -> None:
             f"foreground {rule.foreground!r} must be a class with an id above 0: "
             f"{', '.join(classes[1:]) or 'there is none'}"
         )
-    known = {*classes, IGNORED_COLOUR}
+    known = {*classes, IGNORED_NAME}
     if strange := sorted(set(rule.palette) - known):
         raise ConfigError(
             f"palette names {strange[0]!r}, which is no class: the classes are {', '.join(classes)}; "
-            f"'{IGNORED_COLOUR}' is for a colour that is not to be learnt"
+            f"'{IGNORED_NAME}' is for a colour that is not to be learnt"
         )
-
-
-# ---------------------------------------------------------------- masks
 
 
 def labels_of_mask(
@@ -69,7 +63,7 @@ def labels_of_mask(
     else:
         wrong_HW = ((values_HW < 0) | (values_HW >= len(classes))) & ~ignored_HW
         expected = (
-            f"expected class ids 0 to {len(classes) - 1} ({_few(classes)})"
+            f"expected class ids 0 to {len(classes) - 1} ({few(classes)})"
             + (f" or {rule.ignore} for ignored" if rule.ignore is not None else "")
             + "; instance numbers need --foreground, ignored pixels a value (labels.ignore)"
         )
@@ -160,117 +154,6 @@ def _outside(values: Sequence[str], counts: NDArray[np.int64], expected: str) ->
     return LabelError(f"the mask holds {shown}{more}, {expected}")
 
 
-def _few(classes: Sequence[str]) -> str:
+def few(classes: Sequence[str]) -> str:
+    """Return the first four classes, and that there are more."""
     return ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")
-
-
-# ---------------------------------------------------------------- annotations
-
-
-def labels_of_annotations(
-    text: str, height: int, width: int, rule: LabelsConfig, classes: Sequence[str]
-) -> NDArray[np.uint8]:
-    """Return the class ids that annotations give an image, as an (H, W) array; 0 where none of them is.
-
-    `text` is what pipeline/train/coco.py makes: {"height", "width", "annotations": [{"class",
-    "segmentation", "iscrowd"}]}. Large regions are drawn first, so that small ones on them stay visible;
-    crowd regions become IGNORE and are drawn before all others. With `rule.foreground`, every class is that.
-
-    Raises LabelError for another size, another class, and regions that are not polygons or RLE.
-    """
-    check_rule(rule, classes)
-    record = json.loads(text)
-    declared = record["height"], record["width"]
-    if declared != (height, width):
-        raise LabelError(
-            f"the image is {width} x {height} px, its annotations are of {declared[1]} x {declared[0]} px"
-        )
-    regions = []
-    for annotation in record["annotations"]:
-        name = annotation["class"] if rule.foreground is None else rule.foreground
-        if name not in classes:
-            raise LabelError(f"an annotation is of class {name!r}, expected one of {_few(classes)}")
-        region_HW = _region(annotation["segmentation"], height, width)
-        crowd = bool(annotation.get("iscrowd"))
-        # Packed: all regions are held until the largest is known.
-        packed = np.packbits(region_HW)
-        regions.append((not crowd, -int(region_HW.sum()), IGNORE if crowd else classes.index(name), packed))
-    labels_HW = np.zeros((height, width), np.uint8)
-    for _, _, label, packed in sorted(regions, key=lambda region: region[:2]):
-        bits = np.unpackbits(packed, count=height * width)
-        labels_HW[bits.reshape(height, width) > 0] = label
-    return labels_HW
-
-
-def _region(segmentation: object, height: int, width: int) -> NDArray[np.bool_]:
-    """Return where a COCO segmentation is, as an (H, W) array."""
-    match segmentation:
-        case {"counts": counts, "size": [*size]}:
-            if size != [height, width]:
-                raise LabelError(f"an RLE is of size {size}, expected [{height}, {width}] (height, width)")
-            return _of_runs(_runs(counts), height, width)
-        case [_, *_] as polygons:
-            return _of_polygons(polygons, height, width)
-    raise LabelError("an annotation has no segmentation: expected polygons or RLE, not a box alone")
-
-
-def _runs(counts: object) -> list[int]:
-    """Return the lengths of an RLE's runs, which COCO writes as a list or packs into a string.
-
-    Unpacked here: pycocotools reads beyond the end of a broken string.
-    """
-    if isinstance(counts, str):
-        return _unpacked(counts.encode())
-    if isinstance(counts, list) and all(isinstance(count, int) and count >= 0 for count in counts):
-        return counts
-    raise LabelError("an RLE has counts that are no run lengths: expected a string, or numbers of 0 or more")
-
-
-def _unpacked(counts: bytes) -> list[int]:
-    """Return the numbers of COCO's compressed RLE: 5 bits a character, low first, signed; from the fourth
-    on as the difference to the last but one (maskApi.c, rleFrString)."""
-    if not _COMPRESSED_RLE.fullmatch(counts):
-        raise LabelError(f"an RLE string is broken: {counts[:20]!r}")
-    runs: list[int] = []
-    number = shift = 0
-    for code in counts:
-        group = code - 48
-        number |= (group & 31) << shift
-        shift += 5
-        if group & 32:  # more of this number follows
-            continue
-        if group & 16:  # the sign
-            number -= 1 << shift
-        runs.append(number + runs[-2] if len(runs) > 2 else number)
-        number = shift = 0
-    return runs
-
-
-def _of_runs(runs: list[int], height: int, width: int) -> NDArray[np.bool_]:
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
-        raise LabelError(f"an RLE covers {sum(runs):,} px, its image has {height * width:,}")
-    inside = np.arange(len(runs)) % 2 == 1
-    return np.repeat(inside, runs).reshape(width, height).T  # column by column
-
-
-def _of_polygons(polygons: Sequence[object], height: int, width: int) -> NDArray[np.bool_]:
-    try:
-        import pycocotools.mask  # here: who trains on masks does without
-    except ImportError as error:
-        raise ConfigError("COCO polygons need pycocotools: pip install 'masklake[train]'") from error
-    # Checked first: to pycocotools four numbers are a box, and a point far away is a walk of millions.
-    farthest = 2 * max(height, width)
-    checked = []
-    for polygon in polygons:
-        try:
-            points = np.asarray(polygon, np.float64)
-        except (TypeError, ValueError):
-            points = np.empty(0)
-        if points.ndim != 1 or points.size < 6 or points.size % 2:
-            raise LabelError("a polygon is not a list of x, y of three points or more")
-        if not (np.abs(points) <= farthest).all():
-            raise LabelError(f"a polygon has a point far outside of its image ({width} x {height} px)")
-        checked.append(points.tolist())
-    runs = pycocotools.mask.frPyObjects(checked, height, width)
-    merged: bytes = pycocotools.mask.merge(runs)["counts"]
-    return _of_runs(_unpacked(merged), height, width)

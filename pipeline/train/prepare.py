@@ -60,7 +60,7 @@ def look_for(config: FinetuneConfig, folder: str, start: Checkpoint | None) -> F
     try:
         manifest = pq.read_table(io.BytesIO(storage.read(f"{folder}/manifest.parquet", config.storage)))
     except FileNotFoundError:
-        found = find(config.data, config.storage, f"{folder}/images")
+        found = find(config.data, config.storage, f"{folder}/images", config.decode.max_pixels)
         names = class_names(config, found.classes, start)
         check_rule(config.labels, names)
         return Findings(

@@ -1,5 +1,7 @@
 """One labelled image, as its source lists it and as the inspection of the whole set leaves it."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -43,6 +45,40 @@ class Listed(NamedTuple):
     mask_etag: str | None = None
     annotations: str | None = None
     split: str | None = None  # 'train' or 'val' where the source itself says so
+
+
+class Listing(NamedTuple):
+    """The labelled images of one source."""
+
+    rows: list[Listed]
+    classes: Sequence[str]  # in the order of their ids; empty: the source does not name them
+    left_out: Counter[str]  # images, by the reason
+
+
+class Drawn(NamedTuple):
+    """One labelled image as a label file has it, before the image itself is looked for."""
+
+    image: str  # URI, or what the file calls it
+    where: str  # in the file, as in 'task 7'
+    annotations: str  # pipeline/train/annotations.py: written
+    image_id: str | None = (
+        None  # of the version that was labelled, as in a table; None: the file does not say
+    )
+    changed: str = ""  # when, ISO 8601; of two labels of one image the later counts
+
+
+class LabelFile(NamedTuple):
+    """What a label file holds."""
+
+    drawn: list[Drawn]
+    left_out: Counter[str]  # images, by the reason
+    classes: tuple[str, ...] = ()  # in the order of their ids, where the file is to decide them
+
+
+def lines(problems: Sequence[str]) -> str:
+    """Return the first three problems, and how many more there are: for one line, too."""
+    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return f"{'; '.join(problems[:3])}{more}"
 
 
 def some(names: list[str]) -> str:

@@ -1,8 +1,9 @@
 """LIST of training: every labelled image of the sources as one row, with its split.
 
-What a source is, is told by its name and by what is there: `.json` is COCO, `.parquet` a table, a folder
-with a `_delta_log` a Delta table; any other folder or prefix holds pairs of images and masks, or, if none of
-its objects matches the patterns of pairs, Parquet files.
+What a source is, is told by its name and by what is there: `.json`, `.zip` and `.xml` are label files,
+`.parquet` a table, a folder with a `_delta_log` a Delta table; any other folder or prefix holds pairs of
+images and masks, or, if none of its objects matches the patterns of pairs, Parquet files. Labels that came
+back (`data.labels`) are label files that come last: theirs is the last word on an image.
 """
 
 import re
@@ -16,9 +17,9 @@ import pyarrow as pa
 from pipeline import listing, storage
 from pipeline.config import IMAGE_GLOBS, StorageConfig
 from pipeline.errors import ConfigError
-from pipeline.train import coco, split, tables
+from pipeline.train import label_files, split, tables
 from pipeline.train.config import LabelledConfig
-from pipeline.train.schema import FOUND, SPLITS, Listed, some
+from pipeline.train.schema import FOUND, SPLITS, Listed, Listing, some
 
 PARQUET = (".parquet", ".pq")
 COUNTED_ROWS = 65_536  # of one narrow column, in memory together
@@ -33,34 +34,35 @@ class Found(NamedTuple):
     left_out: dict[str, int]  # images that are neither trained on nor validated with, by the reason
 
 
-def find(config: LabelledConfig, storage_config: StorageConfig, copies: str) -> Found:
+def find(config: LabelledConfig, storage_config: StorageConfig, copies: str, max_pixels: int) -> Found:
     """Return every labelled image of the sources, and whether it is for training or validation.
 
-    `copies` is a folder or prefix for the pictures that lie within tables. Pixels are not looked at.
+    `copies` is a folder or prefix for the pictures that lie within tables. Images are not looked at.
     Raises ConfigError if a source has no images, or some that are incomplete or of the same name, and if
     training or validation would be without one; StorageError if a source cannot be read.
     """
-    addresses = [storage.canonical(uri) for uri in config.sources]
-    if len(set(addresses)) < len(addresses):
-        raise ConfigError(f"{Counter(addresses).most_common(1)[0][0]}: is named twice among the sources")
-    rows: list[Listed] = []
-    sources: list[str] = []  # of each row
+    rows: list[tuple[str, Listed]] = []  # with their source
     classes: dict[str, None] = {}
     left_out: Counter[str] = Counter()
-    for source in addresses:
-        listed, named, passed = _list(source, config, storage_config, copies)
+    for source in _addresses(config):
+        opened = _open_or_list(source, config, storage_config, max_pixels)
+        if isinstance(opened, tables.Opened):
+            listed, passed = tables.read(opened, config, storage_config, copies)
+        else:
+            listed, named, passed = opened
+            classes |= dict.fromkeys(named if source not in _labels(config) else ())
         _check_names(source, listed, passed)
-        rows += listed
-        sources += [source] * len(listed)
-        classes |= dict.fromkeys(named)
+        rows += [(source, row) for row in listed]
         left_out += passed
-    splits = _split(rows, config, storage_config)
+    kept = _last_word(rows, _labels(config))
+    left_out += Counter({"labelled anew": len(rows) - len(kept)})
+    splits = _split([row for _, row in kept], config, storage_config)
     left_out.update(f"split file: {name}" for name in splits if name not in SPLITS)
     _check_splits(splits, config, left_out)
     table = pa.Table.from_pylist(
         [
             {**row._asdict(), "source": source, "split": name}
-            for row, source, name in zip(rows, sources, splits, strict=True)
+            for (source, row), name in zip(kept, splits, strict=True)
             if name in SPLITS
         ],
         FOUND,
@@ -68,44 +70,54 @@ def find(config: LabelledConfig, storage_config: StorageConfig, copies: str) -> 
     return Found(table, tuple(classes) or None, dict(left_out))
 
 
-def count(config: LabelledConfig, storage_config: StorageConfig) -> int:
+def count(config: LabelledConfig, storage_config: StorageConfig, max_pixels: int) -> int:
     """Return how many labelled images the sources have; rows of tables are counted, not looked at.
 
     Raises as `find` does for sources that cannot be read.
     """
     images = 0
-    for source in [storage.canonical(uri) for uri in config.sources]:
-        opened = _open_or_list(source, config, storage_config)
+    rows: list[tuple[str, Listed]] = []
+    for source in _addresses(config):
+        opened = _open_or_list(source, config, storage_config, max_pixels)
         if isinstance(opened, tables.Opened):
             images += sum(batch.num_rows for batch in opened.batches(opened.schema.names[:1], COUNTED_ROWS))
         else:
-            images += len(opened[0])
-    return images
+            rows += [(source, row) for row in opened.rows]
+    return images + len(_last_word(rows, _labels(config)))
 
 
-def _list(
-    source: str, config: LabelledConfig, storage_config: StorageConfig, copies: str
-) -> tuple[list[Listed], Sequence[str], Counter[str]]:
-    """Return a source's images, the classes that it names, and what of it was left out."""
-    opened = _open_or_list(source, config, storage_config)
-    if isinstance(opened, tables.Opened):
-        listed, left_out = tables.read(opened, config, storage_config, copies)
-        return listed, (), left_out
-    return *opened, Counter()
+def _addresses(config: LabelledConfig) -> list[str]:
+    """Return all sources, in their one spelling. Raises ConfigError if two are the same."""
+    addresses = [*map(storage.canonical, config.sources), *_labels(config)]
+    if len(set(addresses)) < len(addresses):
+        raise ConfigError(f"{Counter(addresses).most_common(1)[0][0]}: is named twice among the sources")
+    return addresses
+
+
+def _labels(config: LabelledConfig) -> list[str]:
+    return [storage.canonical(uri) for uri in config.labels]
+
+
+def _last_word(rows: list[tuple[str, Listed]], labels: Sequence[str]) -> list[tuple[str, Listed]]:
+    """Return the rows without those whose image has a label that came back later."""
+    last = {row.image_uri: source for source, row in rows if source in labels}
+    return [(source, row) for source, row in rows if last.get(row.image_uri, source) == source]
 
 
 def _open_or_list(
-    source: str, config: LabelledConfig, storage_config: StorageConfig
-) -> tables.Opened | tuple[list[Listed], Sequence[str]]:
-    """Return the table that a source is, else its images and the classes that it names."""
-    if source.lower().endswith(".json"):
-        return coco.read(source, config.images, storage_config)
+    source: str, config: LabelledConfig, storage_config: StorageConfig, max_pixels: int
+) -> tables.Opened | Listing:
+    """Return the table that a source is, else its images, the classes that it names and what was left out."""
+    if label_files.is_label_file(source):
+        return label_files.read(source, config, storage_config, max_pixels)
     if source.lower().endswith(PARQUET):
         return tables.open_parquet(source, [source], storage_config)
     if "_delta_log" in storage.names_under(source, storage_config):
         return tables.open_delta(source, storage_config)
     rows, files = _list_folder(source, config, storage_config)
-    return (rows, ()) if rows else tables.open_parquet(source, files, storage_config)
+    if rows:
+        return Listing(rows, (), Counter())
+    return tables.open_parquet(source, files, storage_config)
 
 
 def _check_names(source: str, rows: list[Listed], left_out: Counter[str]) -> None:

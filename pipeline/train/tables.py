@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from pipeline.explain import explain
 from pipeline.table import open_dataset
 from pipeline.train import split
 from pipeline.train.config import LabelledConfig
+from pipeline.train.names import candidates, named
 from pipeline.train.schema import Listed, some
 
 # What tells a table of masklake from others.
@@ -162,13 +163,16 @@ def _labelled(
         images, masks = (_cells(taken, name, opened.source, numbers) for name in columns[:2])
         places = _places([*images, *masks], opened.source, storage_config, copier)
         image_places, mask_places = places[: len(images)], places[len(images) :]
-        names += [_names(cell, uri) for cell, (uri, _) in zip(images, image_places, strict=True)]
+        names += [
+            candidates(cell.path, uri, embedded=cell.data is not None)
+            for cell, (uri, _) in zip(images, image_places, strict=True)
+        ]
         rows += [
             Listed("", *image, *mask, split=splits[number])
             for image, mask, number in zip(image_places, mask_places, chosen, strict=True)
         ]
         start += batch.num_rows
-    return _named(rows, names), left_out
+    return named(rows, names), left_out
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -218,25 +222,6 @@ def _uri(path: str) -> str:
     return path if "://" in path else f"file://{Path(path).expanduser().absolute()}"
 
 
-def _names(cell: Cell, uri: str) -> tuple[str, str, str]:
-    """Return what an image may be called, shortest first; empty where it has no path."""
-    content = uri.rpartition("/")[2]
-    if not cell.path:
-        return "", "", content
-    path = PurePosixPath(storage.split(cell.path)[1] if "://" in cell.path else cell.path)
-    long = str(path.with_suffix("")).lstrip("/")
-    return path.stem, long, long if cell.data is None else content
-
-
-def _named(rows: list[Listed], names: list[tuple[str, str, str]]) -> list[Listed]:
-    """Return the rows with the shortest names that tell them apart, or else the longest there are."""
-    levels = list(zip(*names, strict=True))
-    chosen = next((level for level in levels if all(level) and len(set(level)) == len(level)), None)
-    if chosen is None:
-        chosen = levels[-1] if levels else ()
-    return [row._replace(name=name) for row, name in zip(rows, chosen, strict=True)]
-
-
 # ---------------------------------------------------------------- a table of masklake
 
 
@@ -264,7 +249,7 @@ def _masklake(opened: Opened, config: LabelledConfig, copier: Copier) -> tuple[l
             Listed("", keys[number].uri, keys[number].etag, copy, "")
             for number, copy in zip(taken, copies, strict=True)
         ]
-    return _named(rows, [_names(Cell(None, row.image_uri), row.image_uri) for row in rows]), left_out
+    return named(rows, [candidates(row.image_uri, row.image_uri) for row in rows]), left_out
 
 
 def _keys(batch: pa.RecordBatch) -> list[_Key]:

@@ -65,7 +65,8 @@ def test_addresses_become_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoint").mkdir()
     tree = {"source": {"uri": "images"}, "table": "s3://b/masks", "model": "checkpoint", "registry": "models"}
-    night = NightConfig.model_validate({**tree, "training": {**TRAINING, "data": {"sources": ["labels"]}}})
+    data = {"sources": ["labels"], "labels": ["back.json"], "label_images": "images"}
+    night = NightConfig.model_validate({**tree, "training": {**TRAINING, "data": data}})
     full = night.absolute()
     assert full.source.uri == f"file://{tmp_path}/images"
     assert full.table == "s3://b/masks"
@@ -73,4 +74,6 @@ def test_addresses_become_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert full.registry == f"file://{tmp_path}/models"
     assert full.training is not None
     assert full.training.data.sources == (f"file://{tmp_path}/labels",)
+    assert full.training.data.labels == (f"file://{tmp_path}/back.json",)
+    assert full.training.data.label_images == f"file://{tmp_path}/images"
     assert NightConfig.model_validate(NIGHT).absolute().model == "nuclei"

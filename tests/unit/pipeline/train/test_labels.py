@@ -1,11 +1,9 @@
-"""Masks and annotations to class ids: every rule and format, and what is refused with a reason."""
+"""Masks to class ids: every rule and format, and what is refused with a reason."""
 
 import io
-import json
 from typing import Any
 
 import numpy as np
-import pycocotools.mask
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +12,7 @@ from PIL import Image
 
 from pipeline.errors import ConfigError, LabelError
 from pipeline.train.config import IGNORE, LabelsConfig
-from pipeline.train.labels import check_rule, labels_of_annotations, labels_of_mask
+from pipeline.train.labels import check_rule, labels_of_mask
 
 CLASSES = ("background", "cell", "edge")
 LIMIT = 10_000  # pixels
@@ -154,7 +152,7 @@ def test_a_rule_that_contradicts_itself_is_refused(rule: dict[str, Any], words: 
         LabelsConfig(**rule)
 
 
-# ---------------------------------------------------------------- refused masks
+# ---------------------------------------------------------------- refused
 
 
 @pytest.mark.parametrize(
@@ -191,118 +189,3 @@ def test_random_bytes_never_pass(junk: bytes) -> None:
     """Whatever follows a PNG's signature, it is labels or a LabelError."""
     with pytest.raises(LabelError):
         labels(b"\x89PNG\r\n\x1a\n" + junk)
-
-
-# ---------------------------------------------------------------- annotations
-
-HEIGHT, WIDTH = 8, 10
-
-
-def region(top: int, left: int, bottom: int, right: int) -> NDArray[np.uint8]:
-    area = np.zeros((HEIGHT, WIDTH), np.uint8)
-    area[top:bottom, left:right] = 1
-    return area
-
-
-def polygon(top: int, left: int, bottom: int, right: int) -> list[list[float]]:
-    return [[left, top, right, top, right, bottom, left, bottom]]
-
-
-def runs(area: NDArray[np.uint8]) -> dict[str, Any]:
-    flat = area.T.ravel()
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    counts = np.diff([0, *edges, flat.size]).tolist()
-    return {"counts": [0, *counts] if flat[0] else counts, "size": list(area.shape)}
-
-
-def packed(area: NDArray[np.uint8]) -> dict[str, Any]:
-    rle = pycocotools.mask.encode(np.asfortranarray(area))
-    return {"counts": rle["counts"].decode(), "size": rle["size"]}
-
-
-def annotated(
-    *annotations: dict[str, Any], classes: tuple[str, ...] = CLASSES, **rule: Any
-) -> NDArray[np.uint8]:
-    text = json.dumps({"height": HEIGHT, "width": WIDTH, "annotations": annotations})
-    return labels_of_annotations(text, HEIGHT, WIDTH, LabelsConfig(**rule), classes)
-
-
-@pytest.mark.parametrize("form", [runs, packed])
-def test_rle_becomes_labels(form: Any) -> None:
-    """Both spellings of RLE give back the region they were made of."""
-    area = region(2, 3, 6, 8)
-    assert (annotated({"class": "edge", "segmentation": form(area)}) == 2 * area).all()
-
-
-def test_polygons_become_labels() -> None:
-    """The parts of one annotation are one region."""
-    parts = [*polygon(0, 0, 2, 3), *polygon(4, 5, 8, 10)]
-    expected = region(0, 0, 2, 3) + region(4, 5, 8, 10)
-    assert (annotated({"class": "cell", "segmentation": parts}) == expected).all()
-
-
-@given(st.lists(st.booleans(), min_size=80, max_size=80))
-def test_compressed_rle_is_read_as_it_was_written(bits: list[bool]) -> None:
-    """Every region comes back from pycocotools' own encoding."""
-    area = np.array(bits, np.uint8).reshape(HEIGHT, WIDTH)
-    assert (annotated({"class": "cell", "segmentation": packed(area)}) == area).all()
-
-
-def test_small_objects_lie_on_large_ones() -> None:
-    """The order in the file does not matter: a nucleus in a cell stays visible."""
-    small = {"class": "edge", "segmentation": polygon(3, 3, 5, 5)}
-    large = {"class": "cell", "segmentation": polygon(1, 1, 7, 9)}
-    labels_HW = annotated(small, large)
-    assert (labels_HW == annotated(large, small)).all()
-    assert (labels_HW == region(1, 1, 7, 9) + region(3, 3, 5, 5)).all()
-
-
-def test_crowds_are_ignored_where_nothing_else_is() -> None:
-    """A crowd says that something is there, not where each of it ends; single objects on it count."""
-    crowd = {"class": "cell", "segmentation": runs(region(0, 0, 4, 4)), "iscrowd": 1}
-    single = {"class": "cell", "segmentation": runs(region(0, 0, 8, 2))}
-    labels_HW = annotated(single, crowd)
-    assert (labels_HW[:, :2] == 1).all()
-    assert (labels_HW[:4, 2:4] == IGNORE).all()
-    assert (labels_HW[4:, 2:] == 0).all()
-
-
-def test_foreground_takes_every_category() -> None:
-    """With a foreground, annotations of classes that are not trained on are that class."""
-    tree = {"class": "tree", "segmentation": polygon(0, 0, 2, 2)}
-    assert annotated(tree, foreground="cell").max() == 1
-    with pytest.raises(LabelError, match="class 'tree', expected one of background, cell, edge"):
-        annotated(tree)
-
-
-@pytest.mark.parametrize(
-    ("segmentation", "words"),
-    [
-        (None, "no segmentation"),
-        ([], "no segmentation"),
-        ([[1, 2, 3, 4]], "three points"),
-        ([1, 2, 3, 4, 5, 6], "three points"),
-        ([[1, 2, 3, 4, 5, "x"]], "three points"),
-        ([[0, 0, 5, 5, 1e9, 3]], "far outside"),
-        ([[0, 0, 5, 5, float("nan"), 3]], "far outside"),
-        ({"counts": [40, 40], "size": [WIDTH, HEIGHT]}, r"size \[10, 8\], expected \[8, 10\]"),
-        ({"counts": [40, 41], "size": [HEIGHT, WIDTH]}, "covers 81 px, its image has 80"),
-        ({"counts": [-1, 81], "size": [HEIGHT, WIDTH]}, "no run lengths"),
-        ({"counts": 7, "size": [HEIGHT, WIDTH]}, "no run lengths"),
-        ({"counts": "PP", "size": [HEIGHT, WIDTH]}, "broken"),
-        ({"counts": "zz\n", "size": [HEIGHT, WIDTH]}, "broken"),
-        ({"counts": "1000", "size": [HEIGHT, WIDTH]}, "covers"),
-        ({"counts": "", "size": [HEIGHT, WIDTH]}, "covers 0 px"),
-    ],
-)
-def test_broken_regions_are_refused(segmentation: object, words: str) -> None:
-    """Boxes alone, points far away, sizes that differ and runs that do not fill the image."""
-    with pytest.raises(LabelError, match=words):
-        annotated({"class": "cell", "segmentation": segmentation})
-
-
-def test_an_image_of_another_size_than_declared_is_refused() -> None:
-    """Polygons of another size would be drawn, but in the wrong place."""
-    text = json.dumps({"height": 4, "width": 5, "annotations": []})
-    with pytest.raises(LabelError, match="image is 10 x 8 px, its annotations are of 5 x 4 px"):
-        labels_of_annotations(text, HEIGHT, WIDTH, LabelsConfig(), CLASSES)

@@ -16,6 +16,7 @@ from PIL import Image
 from pipeline import listing, storage
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, StorageError
+from pipeline.inventory import image_id
 from pipeline.schema import FILE_ROW, IMAGE, ROW
 from pipeline.table import Table, write_part
 from pipeline.train.config import LabelledConfig
@@ -56,7 +57,7 @@ def structs(names: tuple[str, ...] = NAMES, **columns: list[Any]) -> pa.Table:
 
 def listed(*sources: Path, copies: Path | str = "/nowhere", **options: Any) -> Found:
     config = LabelledConfig(sources=tuple(map(str, sources)), **{"validation": 0.3, **options})
-    return find(config, STORAGE, str(copies))
+    return find(config, STORAGE, str(copies), 1000)
 
 
 def content(uri: str) -> bytes:
@@ -441,7 +442,7 @@ def change(**values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ([], "expected an object, got a list"),
+        (7, "expected an object, got a int"),
         ({}, "expected a list under 'images'"),
         (change(images=[{"id": 1}]), r"images\[0\] needs 'file_name', of type str"),
         (change(categories=[]), "under 'categories'"),
@@ -466,6 +467,73 @@ def test_broken_coco_files_are_refused(tmp_path: Path, record: Any, words: str) 
         listed(write(tmp_path / "set.json", json.dumps(record).encode()))
 
 
+def test_coco_of_an_export_finds_its_images_by_the_index(tmp_path: Path) -> None:
+    """Files that are called as an export calls them, wherever the images are."""
+    stems = tuple(f"{name}-0123abcd" for name in NAMES)
+    lines = []
+    for seed, (name, stem) in enumerate(zip(NAMES, stems, strict=True)):
+        image = write(tmp_path / "elsewhere" / f"{name}.png", png(seed))
+        known = listing.stat_many([f"file://{image}"], STORAGE)[0]
+        assert known is not None
+        about = {"uri": known.uri, "stem": stem, "image_id": image_id(known.uri, known.etag)}
+        lines.append(json.dumps(about))
+    write(tmp_path / "out" / "index.jsonl", "\n".join(lines).encode())
+    found = listed(write(tmp_path / "out" / "instances.json", json.dumps(coco_record(stems)).encode()))
+    assert found.classes == ("background", "cell", "edge")
+    rows = sorted(found.rows.to_pylist(), key=lambda row: str(row["name"]))
+    assert [content(row["image_uri"]) for row in rows] == [png(seed) for seed in range(20)]
+
+
+# ---------------------------------------------------------------- labels that came back
+
+
+def tasks(folder: Path, names: tuple[str, ...]) -> bytes:
+    """Label Studio's JSON: these images, submitted without a region."""
+    records = [
+        {"id": number, "data": {"image": f"{folder}/images/{name}.png"}, "annotations": [{"result": []}]}
+        for number, name in enumerate(names)
+    ]
+    return json.dumps(records).encode()
+
+
+def test_labels_replace_those_of_the_sources(tmp_path: Path) -> None:
+    """Of an image that both have, the label that came back counts; new images are added, classes are not."""
+    pairs(tmp_path)
+    write(tmp_path / "images2" / "images" / "new.png", png(1))
+    back = write(tmp_path / "back.json", tasks(tmp_path, NAMES[:3]))
+    more = write(tmp_path / "more.json", tasks(tmp_path / "images2", ("new",)))
+    found = listed(tmp_path, labels=(str(back), str(more)))
+    rows = {row["name"]: row for row in found.rows.to_pylist()}
+    assert sorted(rows) == [*NAMES, "new"]
+    assert [name for name, row in rows.items() if row["mask_uri"] is None] == [*NAMES[:3], "new"]
+    assert rows["new"]["source"] == f"file://{more}"
+    assert found.left_out == {"labelled anew": 3}
+    assert found.classes is None
+    config = LabelledConfig(sources=(str(tmp_path),), labels=(str(back), str(more)))
+    assert count(config, STORAGE, 1000) == 21
+
+
+def test_labels_may_be_all_there_is(tmp_path: Path) -> None:
+    """As a source or by themselves; of two label files the later one has the last word."""
+    pairs(tmp_path)
+    back = write(tmp_path / "back.json", tasks(tmp_path, NAMES))
+    again = write(tmp_path / "again.json", tasks(tmp_path, NAMES[:2]))
+    assert listed(back).rows.num_rows == 20
+    found = listed(labels=(str(back), str(again)))
+    assert found.left_out == {"labelled anew": 2}
+    assert found.rows["source"].to_pylist().count(f"file://{again}") == 2
+    assert listed(again, labels=(str(back),)).rows["source"].unique().to_pylist() == [f"file://{back}"]
+
+
+def test_coco_as_labels_names_no_classes(tmp_path: Path) -> None:
+    """The checkpoint's stay, and its categories are known by name."""
+    for seed, name in enumerate(NAMES):
+        write(tmp_path / f"{name}.png", png(seed))
+    coco = write(tmp_path / "set.json", json.dumps(coco_record()).encode())
+    found = listed(labels=(str(coco),))
+    assert (found.rows.num_rows, found.classes) == (20, None)
+
+
 def test_a_coco_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
     """Not JSON, and not there."""
     with pytest.raises(ConfigError, match=r"bad\.json: not JSON"):
@@ -487,8 +555,8 @@ def test_labelled_images_are_counted_without_a_look_at_them(tmp_path: Path) -> N
         (tmp_path / "delta", 20),
         (tmp_path / "five.parquet", 5),
     ):
-        assert count(LabelledConfig(sources=(str(source),)), STORAGE) == images
+        assert count(LabelledConfig(sources=(str(source),)), STORAGE, 1000) == images
     both = (str(tmp_path / "pairs"), str(tmp_path / "five.parquet"))
-    assert count(LabelledConfig(sources=both), STORAGE) == 25
+    assert count(LabelledConfig(sources=both), STORAGE, 1000) == 25
     with pytest.raises((ConfigError, StorageError), match="nothing"):
-        count(LabelledConfig(sources=(str(tmp_path / "nothing"),)), STORAGE)
+        count(LabelledConfig(sources=(str(tmp_path / "nothing"),)), STORAGE, 1000)

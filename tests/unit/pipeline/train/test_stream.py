@@ -37,7 +37,7 @@ def test_crops_and_channel_means_are_of_stretched_images(
             (tmp_path / kind).mkdir(exist_ok=True)
             Image.fromarray(pixels).save(tmp_path / kind / f"{number}.png")
     data = LabelledConfig(sources=(str(tmp_path),), validation=0.4)
-    rows = find(data, STORAGE, f"file://{tmp_path}/copies").rows
+    rows = find(data, STORAGE, f"file://{tmp_path}/copies", 10_000).rows
     reading = Reading(
         channels=3,
         classes=CLASSES,
