@@ -11,13 +11,14 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from pipeline.config import StorageConfig
+from pipeline.drawing import VIRIDIS
 from pipeline.errors import ConfigError, MasklakeError
 from pipeline.progress import duration
 from pipeline.report_page import charts
 from pipeline.report_page.advice import advice
 from pipeline.report_page.came import Came, came
 from pipeline.report_page.html import human_time, render
-from pipeline.report_page.pictures import Group, Picture, choose, picture
+from pipeline.report_page.pictures import Choice, Group, Picture, choose, picture
 from pipeline.report_page.says import Says, Specimens, says
 from pipeline.report_page.told import Told, run_told
 from pipeline.table import Table
@@ -39,11 +40,16 @@ class Page:
     pictures: int
 
 
+def missing() -> list[str]:
+    """Return what the page needs and is not installed."""
+    return [name for name in NEEDS if find_spec(name) is None]
+
+
 def check_installed() -> None:
     """Raise ConfigError if what draws the page is not installed."""
-    if missing := [name for name in NEEDS if find_spec(name) is None]:
+    if names := missing():
         raise ConfigError(
-            f"the page of a run needs {' and '.join(missing)}, not here: pip install 'masklake[report]'"
+            f"the page of a run needs {' and '.join(names)}, not here: pip install 'masklake[report]'"
         )
 
 
@@ -57,16 +63,17 @@ def make_page(table: Table, run_id: str | None, storage_config: StorageConfig) -
     rows = came(table, told.run_id, told.began)
     found = says(table, told, rows.ok)
     values = _values(table, told, rows, found[0] if found else None)
-    groups, problem = _groups(table, storage_config, found)
+    choice, problem = _choice(table, storage_config, told, found)
     classes = told.recipe.classes if told.recipe else ()
     html, count = b"", 0
     for images, side, quality in SIZES:
         shown = [
             (group, [picture(one, classes, side, quality) for one in group.images[:images]])
-            for group in groups
+            for group in choice.groups
             if images
         ]
-        html, count = render({**values, "groups": shown, "problem": problem}), _count(shown)
+        pictures = {"groups": shown, "problem": problem, **_tokens(choice, shown)}
+        html, count = render({**values, **pictures}), _count(shown)
         if len(html) <= MOST_BYTES:
             break
     return Page(run_id=told.run_id, html=html, pictures=count)
@@ -77,17 +84,30 @@ def keep(table: Table, page: Page) -> str:
     return table.write_run_file(page.run_id, FILE, page.html)
 
 
-def _groups(
-    table: Table, storage_config: StorageConfig, found: tuple[Says, Specimens] | None
-) -> tuple[list[Group], str]:
+def _choice(
+    table: Table, storage_config: StorageConfig, told: Told, found: tuple[Says, Specimens] | None
+) -> tuple[Choice, str]:
     """Return the images to show, or why there are none: the rest of the page is of use without them."""
+    nothing = Choice(groups=[], answers={}, unanswered="")
     if found is None:
-        return [], ""
+        return nothing, ""
     try:
-        compared = bool(found[0].earlier)
-        return choose(table, storage_config, found[1], IMAGES, compared=compared), ""
+        return choose(table, storage_config, told, found[1], IMAGES, SIZES[0][1]), ""
     except (MasklakeError, FileNotFoundError) as error:
-        return [], str(error)
+        return nothing, str(error)
+
+
+def _tokens(choice: Choice, shown: list[tuple[Group, list[Picture]]]) -> dict[str, Any]:
+    """Return what the page computes attention from, and what it says of that."""
+    keys = {one.key for _, pictures in shown for one in pictures}
+    answers = {key: answer for key, answer in choice.answers.items() if key in keys and answer["tiles"]}
+    return {
+        "tokens": {"colours": VIRIDIS, "images": answers} if answers else None,
+        "asked": len(answers),
+        "askable": len(keys),
+        "error": max((answer["error"] for answer in answers.values()), default=0.0),
+        "unanswered": choice.unanswered,
+    }
 
 
 def _count(groups: list[tuple[Group, list[Picture]]]) -> int:
