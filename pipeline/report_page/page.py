@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
+from math import ceil
 from typing import Any, Final
 
 from pipeline.config import StorageConfig
@@ -105,7 +106,7 @@ def _tokens(choice: Choice, shown: list[tuple[Group, list[Picture]]]) -> dict[st
         "tokens": {"colours": VIRIDIS, "images": answers} if answers else None,
         "asked": len(answers),
         "askable": len(keys),
-        "error": max((answer["error"] for answer in answers.values()), default=0.0),
+        "error": f"{ceil(1000 * max((one['error'] for one in answers.values()), default=0)) / 1000:.3f}",
         "unanswered": choice.unanswered,
     }
 

@@ -45,9 +45,13 @@ const looks = (() => {
   const paint = (canvas, weights, [rows, columns]) => {
     canvas.width = columns;
     canvas.height = rows;
-    const most = weights.reduce((a, b) => Math.max(a, b));
+    // By the scale of the map beside it: log(1 + times as much as if it looked everywhere alike).
+    const shades = weights.map((weight) => Math.log1p(weight * weights.length));
+    const most = shades.reduce((a, b) => Math.max(a, b));
     const pixels = new ImageData(columns, rows);
-    weights.forEach((weight, token) => pixels.data.set([...colour(weight / most), 200], 4 * token));
+    shades.forEach((shade, token) => {
+      pixels.data.set([...colour(shade / most), 110 + 120 * shade / most], 4 * token);
+    });
     canvas.getContext("2d").putImageData(pixels, 0, 0);
   };
 
@@ -61,6 +65,8 @@ const looks = (() => {
   };
 
   const sides = (tile) => [tile.stride * tile.grid[1], tile.stride * tile.grid[0]]; // width, height
+
+  const single = (tile) => sides(tile)[0] >= now.width && sides(tile)[1] >= now.height; // all of the image
 
   // The tile that a place lies in; of several, the one whose middle is nearest.
   const tileAt = (x, y) => {
@@ -91,15 +97,14 @@ const looks = (() => {
     const itself = order[0] === token ? "itself" : `the place at ${place(tile, order[0]).text}`;
     return `The place at ${place(tile, token).text} looks most at ${itself} (${percent(weights[order[0]])}). ` +
       `Half of its attention is on ${half.toLocaleString("en")} of the ${weights.length.toLocaleString("en")} ` +
-      `places${now.tiles.length > now.choices.length || !now.whole ? " of its tile, the frame" : ""}.`;
+      `places${single(tile) ? "" : " of its tile, which is framed"}.`;
   };
 
   const mark = (tile, token) => {
     const { x, y } = place(tile, token);
-    const single = sides(tile)[0] >= now.width && sides(tile)[1] >= now.height;
     for (const layer of now.layers) {
       lay(layer.mark, x, y, tile.stride, tile.stride);
-      if (single) layer.frame.hidden = true;
+      if (single(tile)) layer.frame.hidden = true;
       else lay(layer.frame, tile.corner[1], tile.corner[0], ...sides(tile));
     }
   };

@@ -146,6 +146,7 @@ def checkpoint(folder: Path, channels: int, levels: tuple[int, ...]) -> tuple[Pa
     config = AttentionUNetConfig(in_channels=channels, classes=2, widths=(8, 16), attention_levels=levels)
     classes = (ClassInfo("ground", (0, 0, 0)), ClassInfo("one", (255, 0, 0)))
     normalisation = Normalisation(mean=(0.5,) * channels, std=(0.25,) * channels)
+    folder.mkdir()
     torch.manual_seed(2)
     files = dump(AttentionUNet(config), classes, normalisation, {}, dtype=torch.float32)
     for name, content in zip(("config.json", "model.safetensors"), files, strict=True):
@@ -162,7 +163,7 @@ def test_networks_that_cannot_be_asked(
     put: Callable[..., dict[int, Any]], tmp_path: Path, channels: int, levels: tuple[int, ...], why: str
 ) -> None:
     """Without attention there is nothing to ask; what pictures do not have, cannot be given to it."""
-    folder, made = checkpoint(tmp_path, channels, levels)
+    folder, made = checkpoint(tmp_path / "network", channels, levels)
     with pytest.raises(MasklakeError, match=why):
         put([image()], model=folder, digest=made.digest)
 
@@ -171,7 +172,7 @@ def test_grey_networks_see_what_they_saw(put: Callable[..., dict[int, Any]], tmp
     """Colours become the grey that decoding makes of them."""
     from PIL import Image as Images
 
-    folder, made = checkpoint(tmp_path, 1, (1,))
+    folder, made = checkpoint(tmp_path / "network", 1, (1,))
     file = io.BytesIO()
     Images.fromarray(image()).save(file, "PNG")
     (tokens,) = Inspector(made, TILING)(decode(file.getvalue(), channels=1, max_pixels=10_000))
