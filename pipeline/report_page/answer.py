@@ -1,6 +1,6 @@
 """The process that `ask` starts: loads the network of a run, and answers for one image after the other.
 
-Run as `python -m pipeline.report_page.answer FOLDER`; what it reads and writes is said in `ask`.
+Run as `python -m pipeline.report_page.answer FOLDER PROBLEM`; what it reads and writes is said in `ask`.
 """
 
 import contextlib
@@ -19,7 +19,6 @@ from pipeline.attention_at import Inspector, Tokens
 from pipeline.config import StorageConfig, TilingConfig
 from pipeline.errors import MasklakeError, ModelError
 from pipeline.registry.checkpoints import fetch_checkpoint
-from pipeline.report_page.ask import MOST_BYTES, MOST_TILES, PROBLEM
 from pipeline.report_page.pack import packed
 
 GREY, RGB = 1, 3  # channels
@@ -32,10 +31,12 @@ class NothingToAskError(MasklakeError):
 
 def answer(stream: IO[bytes], folder: Path) -> None:
     """Answer what comes. Raises MasklakeError if there is no such network, or nothing to ask of it."""
-    told = json.loads(stream.readline())
+    if not (line := stream.readline()):  # there is no image to ask
+        return
+    told = json.loads(line)
     checkpoint = _load(told)
     inspect = Inspector(checkpoint, TilingConfig.model_validate(told["tiling"]))
-    images, tiles_left, bytes_left = told["images"], MOST_TILES, MOST_BYTES
+    images, tiles_left, bytes_left = told["images"], told["tiles"], told["bytes"]
     for key, colours_HWC, corners in _images(stream):
         image_HWC = _grey(colours_HWC) if checkpoint.config.in_channels == GREY else colours_HWC
         found, error, size = _packed(inspect(image_HWC, corners[:1]))
@@ -102,15 +103,15 @@ def _write(file: Path, text: str) -> None:
 
 def main() -> None:
     """Answer on standard input; what keeps it from going on is left in a file."""
-    folder = Path(sys.argv[1])
+    folder, problem = Path(sys.argv[1]), Path(sys.argv[1], sys.argv[2])
     with contextlib.suppress(OSError):  # elsewhere than on Linux
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_END)
     try:
         answer(sys.stdin.buffer, folder)
     except MasklakeError as error:
-        _write(folder / PROBLEM, str(error))
+        _write(problem, str(error))
     except Exception as error:
-        _write(folder / PROBLEM, f"{type(error).__name__}: {error}")
+        _write(problem, f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ process has a time limit, is the first that a machine short of memory ends, and 
 is of use without the rest.
 
 It reads a line of JSON (what to load), then for each image a line of JSON (key, shape, corners) and its
-pixels; it writes one file of JSON for each image, and a file that says what kept it from going on.
+pixels. It writes one file of JSON for each image, and one that says what kept it from going on.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,43 +28,63 @@ from pipeline.tiling import TileGrid
 PROGRAM: Final = (sys.executable, "-m", "pipeline.report_page.answer")
 SECONDS: Final = 60.0  # that the process may take, its start and the reading of the images included
 LARGEST_SIDE: Final = 2048  # pixels of a tile: more may be more than this machine's memory holds
-MOST_TILES: Final = 48  # of all images together
+MOST_TILES: Final = 32  # of all images together
 MOST_BYTES: Final = 1_500_000  # of the page, that their tokens take
 PROBLEM: Final = "problem.txt"
 
 
 class Asked:
-    """The process that answers; images are put to it one by one, the most wanted first."""
+    """The process that answers. Images are put to it one by one, the most wanted first."""
 
-    def __init__(self, folder: Path, process: "subprocess.Popen[bytes] | None", problem: str) -> None:
-        self._folder, self._process, self._problem = folder, process, problem
+    def __init__(self, run: Told, storage_config: StorageConfig, folder: Path) -> None:
+        self._run, self._storage_config, self._folder = run, storage_config, folder
+        self._process: subprocess.Popen[bytes] | None = None
         self._late = False
-        self.answers: dict[int, dict[str, Any]] = {}  # by key; there when `asked` is left
+        self.answers: dict[int, dict[str, Any]] = {}  # by key; there once `asked` is left
+        self.problem = _why_not(run)  # why not every image has an answer; "" if each has
 
-    @property
-    def problem(self) -> str:
-        """Why not every image has an answer; "" if each has."""
-        return self._problem
+    def start(self) -> None:
+        """Start the process, which takes seconds to be ready."""
+        if not self.problem:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+                [*PROGRAM, str(self._folder), PROBLEM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
 
-    def put(self, key: int, image_HWC: NDArray[np.uint8], corners: list[tuple[int, int]]) -> None:
-        """Ask for some tiles of an image, the most wanted first."""
-        with contextlib.suppress(OSError):  # it has ended: why, is told at the end
-            self._write({"key": key, "shape": image_HWC.shape, "corners": corners})
-            self._pipe.write(np.ascontiguousarray(image_HWC).data)
+    def expect(self, images: int) -> None:
+        """Say how many images there will be, at most."""
+        recipe = self._run.recipe
+        if recipe is not None:
+            self._write(
+                {
+                    "model": _address(self._run.model or ""),
+                    "digest": recipe.checkpoint,
+                    "tiling": {"side": recipe.side, "overlap": recipe.overlap},
+                    "storage": self._storage_config.model_dump(mode="json"),
+                    "images": images,
+                    "tiles": MOST_TILES,
+                    "bytes": MOST_BYTES,
+                }
+            )
 
-    def tell(self, facts: dict[str, Any]) -> None:
-        """Say what to load."""
-        with contextlib.suppress(OSError):
-            self._write(facts)
+    def put(self, key: int, image_HWC: NDArray[np.uint8], labels_HW: NDArray[np.uint8] | None) -> None:
+        """Ask for some tiles of an image with this mask."""
+        recipe = self._run.recipe
+        if recipe is not None and self._process is not None:
+            height, width = image_HWC.shape[:2]
+            grid = TileGrid(height=height, width=width, side=recipe.side, overlap=recipe.overlap)
+            corners = tiles_to_ask(labels_HW, grid)
+            self._write({"key": key, "shape": image_HWC.shape, "corners": corners}, image_HWC)
 
-    def _write(self, line: dict[str, Any]) -> None:
-        self._pipe.write(f"{json.dumps(line)}\n".encode())
-
-    @property
-    def _pipe(self) -> IO[bytes]:
+    def _write(self, line: dict[str, Any], pixels_HWC: NDArray[np.uint8] | None = None) -> None:
         if self._process is None or self._process.stdin is None:
-            raise BrokenPipeError
-        return self._process.stdin
+            return
+        with contextlib.suppress(OSError):  # it has ended: why, is told by `finish`
+            self._process.stdin.write(f"{json.dumps(line)}\n".encode())
+            if pixels_HWC is not None:
+                self._process.stdin.write(np.ascontiguousarray(pixels_HWC).data)
 
     def end(self) -> None:
         """End it, however far it is."""
@@ -77,50 +97,34 @@ class Asked:
         if self._process is None:
             return
         with contextlib.suppress(OSError):
-            self._pipe.close()
+            self._process.communicate()
         code = self._process.wait()
-        for file in sorted(self._folder.glob("*.json")):
-            self.answers[int(file.stem)] = json.loads(file.read_bytes())
+        self.answers = {int(file.stem): json.loads(file.read_bytes()) for file in self._folder.glob("*.json")}
         told = self._folder / PROBLEM
         if self._late:
-            self._problem = f"it took longer than {SECONDS:g} s"
+            self.problem = f"it took longer than {SECONDS:g} s"
         elif told.exists():
-            self._problem = told.read_text(encoding="utf-8")
+            self.problem = told.read_text(encoding="utf-8")
         elif code:
-            self._problem = f"its process ended with {code}"
+            self.problem = f"its process ended with {code}"
 
 
 @contextlib.contextmanager
-def asked(run: Told, images: int, storage_config: StorageConfig) -> Iterator[Asked]:
-    """Give the process for so many images of a run; its answers are there when the block is left."""
+def asked(run: Told, storage_config: StorageConfig) -> Iterator[Asked]:
+    """Give the process for the images of a run; its answers are there when the block is left."""
     with tempfile.TemporaryDirectory(prefix="masklake-ask-") as name:
-        problem = _why_not(run)
-        process = None
-        if not problem and images:
-            process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-                [*PROGRAM, name], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-        found = Asked(Path(name), process, problem)
+        found = Asked(run, storage_config, Path(name))
+        found.start()
         limit = threading.Timer(SECONDS, found.end)
         limit.daemon = True
         limit.start()
         try:
-            if process is not None and run.recipe is not None:
-                tiling = {"side": run.recipe.side, "overlap": run.recipe.overlap}
-                model = {
-                    "model": _address(run.model or ""),
-                    "digest": run.recipe.checkpoint,
-                    "tiling": tiling,
-                }
-                found.tell({**model, "storage": storage_config.model_dump(mode="json"), "images": images})
             yield found
             found.finish()
         finally:
             limit.cancel()
             found.end()
-            if process is not None:
-                with contextlib.suppress(OSError):
-                    process.communicate()
+            found.finish()
 
 
 def _why_not(run: Told) -> str:

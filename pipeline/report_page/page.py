@@ -5,6 +5,7 @@ and the earlier runs are there.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
@@ -17,9 +18,10 @@ from pipeline.errors import ConfigError, MasklakeError
 from pipeline.progress import duration
 from pipeline.report_page import charts
 from pipeline.report_page.advice import advice
+from pipeline.report_page.ask import Asked, asked
 from pipeline.report_page.came import Came, came
 from pipeline.report_page.html import human_time, render
-from pipeline.report_page.pictures import Choice, Group, Picture, choose, picture
+from pipeline.report_page.pictures import Group, Picture, choose, picture
 from pipeline.report_page.says import Says, Specimens, says
 from pipeline.report_page.told import Told, run_told
 from pipeline.table import Table
@@ -62,18 +64,19 @@ def make_page(table: Table, run_id: str | None, storage_config: StorageConfig) -
     check_installed()
     told = run_told(table, run_id)
     rows = came(table, told.run_id, told.began)
-    found = says(table, told, rows.ok)
-    values = _values(table, told, rows, found[0] if found else None)
-    choice, problem = _choice(table, storage_config, told, found)
+    with asked(told, storage_config) if rows.ok else nullcontext() as ask:
+        found = says(table, told, rows.ok)
+        groups, problem = _groups(table, storage_config, found, ask)
+        values = _values(table, told, rows, found[0] if found else None)  # draws, while the network answers
     classes = told.recipe.classes if told.recipe else ()
     html, count = b"", 0
     for images, side, quality in SIZES:
         shown = [
             (group, [picture(one, classes, side, quality) for one in group.images[:images]])
-            for group in choice.groups
+            for group in groups
             if images
         ]
-        pictures = {"groups": shown, "problem": problem, **_tokens(choice, shown)}
+        pictures = {"groups": shown, "problem": problem, **_tokens(ask, shown)}
         html, count = render({**values, **pictures}), _count(shown)
         if len(html) <= MOST_BYTES:
             break
@@ -85,29 +88,29 @@ def keep(table: Table, page: Page) -> str:
     return table.write_run_file(page.run_id, FILE, page.html)
 
 
-def _choice(
-    table: Table, storage_config: StorageConfig, told: Told, found: tuple[Says, Specimens] | None
-) -> tuple[Choice, str]:
+def _groups(
+    table: Table, storage_config: StorageConfig, found: tuple[Says, Specimens] | None, ask: Asked | None
+) -> tuple[list[Group], str]:
     """Return the images to show, or why there are none: the rest of the page is of use without them."""
-    nothing = Choice(groups=[], answers={}, unanswered="")
-    if found is None:
-        return nothing, ""
+    if found is None or ask is None:
+        return [], ""
     try:
-        return choose(table, storage_config, told, found[1], IMAGES, SIZES[0][1]), ""
+        return choose(table, storage_config, found[1], ask, IMAGES, SIZES[0][1]), ""
     except (MasklakeError, FileNotFoundError) as error:
-        return nothing, str(error)
+        return [], str(error)
 
 
-def _tokens(choice: Choice, shown: list[tuple[Group, list[Picture]]]) -> dict[str, Any]:
+def _tokens(ask: Asked | None, shown: list[tuple[Group, list[Picture]]]) -> dict[str, Any]:
     """Return what the page computes attention from, and what it says of that."""
     keys = {one.key for _, pictures in shown for one in pictures}
-    answers = {key: answer for key, answer in choice.answers.items() if key in keys and answer["tiles"]}
+    found = ask.answers if ask else {}
+    answers = {key: answer for key, answer in sorted(found.items()) if key in keys and answer["tiles"]}
     return {
         "tokens": {"colours": VIRIDIS, "images": answers} if answers else None,
         "asked": len(answers),
         "askable": len(keys),
         "error": f"{ceil(1000 * max((one['error'] for one in answers.values()), default=0)) / 1000:.3f}",
-        "unanswered": choice.unanswered,
+        "unanswered": ask.problem if ask else "",
     }
 
 

@@ -14,18 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config import Recipe, StorageConfig
+from pipeline.config import StorageConfig
 from pipeline.drawing import brightened, fitted, gain, viridis
 from pipeline.encode import decode_mask
 from pipeline.errors import ImageError
 from pipeline.features import Features
 from pipeline.pick import most_unlike
-from pipeline.report_page.ask import Asked, asked, tiles_to_ask
+from pipeline.report_page.ask import Asked
 from pipeline.report_page.says import Specimens
-from pipeline.report_page.told import Told
 from pipeline.specimens import colours_of, each_source, read_rows
 from pipeline.table import Table
-from pipeline.tiling import TileGrid
 
 FILL: Final = 110  # opacity of a mask's area, of 255; outlines are opaque
 OUTLINE: Final = 2  # pixels
@@ -60,15 +58,6 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """What is shown, and what was asked of it."""
-
-    groups: list[Group]
-    answers: dict[int, dict[str, Any]]  # by key: tokens of the image, as `answer` writes them
-    unanswered: str  # why not every image has them; "" if each has
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """An image as the page shows it. Pictures are data URIs, "" where there is none."""
 
@@ -89,36 +78,35 @@ class Picture:
 
 
 def choose(
-    table: Table, storage_config: StorageConfig, run: Told, found: Specimens, count: int, side: int
-) -> Choice:
-    """Return a sample, the least confident, and the most unlike, each so many; photos `side` pixels long."""
+    table: Table, storage_config: StorageConfig, found: Specimens, ask: Asked, count: int, side: int
+) -> list[Group]:
+    """Return a sample, the least confident, and the most unlike, each so many; photos `side` pixels long.
+
+    Each image is put to `ask`.
+    """
     groups = {
         ("A sample", "Over all confidences, the highest first."): _sample(found, count),
         ("The least confident", "Where the network was least sure of its classes."): _least(found, count),
         _unlike_title(compared=found.before is not None): _unlike(found, count),
     }
-    turns = zip_longest(*groups.values())  # of each group the first: so many images can be asked
+    turns = zip_longest(*groups.values())  # of each group the first: not all may have an answer
     places = list(dict.fromkeys(place for turn in turns for place in turn if place is not None))
     keys = [(found.files[place].as_py(), found.ids[place].as_py()) for place in places]
     rows = read_rows(table, keys, storage_config)
+    ask.expect(len(places))
     images = {}
-    with asked(run, len(places), storage_config) as ask:
-        for place, row, source_HWC in zip(places, rows, each_source(rows, storage_config), strict=True):
-            images[place] = _shown(row, source_HWC, side)
-            if source_HWC is not None and run.recipe is not None:
-                _ask(ask, place, row, source_HWC, run.recipe)
-    return Choice(
-        groups=[
-            Group(
-                title=title,
-                why=why,
-                images=[Chosen(key=key, image=images[key], note=note) for key, note in chosen.items()],
-            )
-            for (title, why), chosen in groups.items()
-        ],
-        answers=ask.answers,
-        unanswered=ask.problem,
-    )
+    for place, row, source_HWC in zip(places, rows, each_source(rows, storage_config), strict=True):
+        images[place] = _shown(row, source_HWC, side)
+        if source_HWC is not None:
+            ask.put(place, source_HWC, _labels(row))
+    return [
+        Group(
+            title=title,
+            why=why,
+            images=[Chosen(key=key, image=images[key], note=note) for key, note in chosen.items()],
+        )
+        for (title, why), chosen in groups.items()
+    ]
 
 
 def _shown(row: dict[str, Any], source_HWC: NDArray[np.uint8] | None, side: int) -> Shown:
@@ -132,12 +120,6 @@ def _shown(row: dict[str, Any], source_HWC: NDArray[np.uint8] | None, side: int)
 def _side(row: Mapping[str, Any], side: int) -> int:
     """Return the pixels of the longer side at which an image is shown: small ones are not blown up."""
     return min(side, max(row["width"], row["height"], side // 2))
-
-
-def _ask(ask: Asked, key: int, row: Mapping[str, Any], source_HWC: NDArray[np.uint8], recipe: Recipe) -> None:
-    height, width = source_HWC.shape[:2]
-    grid = TileGrid(height=height, width=width, side=recipe.side, overlap=recipe.overlap)
-    ask.put(key, source_HWC, tiles_to_ask(_labels(row), grid))
 
 
 def _unlike_title(*, compared: bool) -> tuple[str, str]:

@@ -14,17 +14,9 @@ from models.checkpoint import Checkpoint
 from pipeline import job
 from pipeline.blocks import STAGES, WRITTEN, RowLabels, Written
 from pipeline.config import JobConfig, RunConfig, SourceConfig, StorageConfig
-from pipeline.errors import (
-    ConcurrentRunError,
-    ConfigError,
-    InterruptedRun,
-    MasklakeError,
-    StalledError,
-    StorageError,
-)
+from pipeline.errors import ConcurrentRunError, InterruptedRun, MasklakeError, StalledError, StorageError
 from pipeline.meters import Meters
 from pipeline.progress import Tally
-from pipeline.report_page import page
 from pipeline.session import Signals
 from pipeline.table import Part, Table, write_part
 from pipeline.window import Window
@@ -257,58 +249,3 @@ def test_stages_are_reported_in_their_order(make_run: Callable[..., Any]) -> Non
     assert [report.devices for report in reports] == [[], ["CPU", "NVIDIA T4"], []]
     assert [report.name for report in reports] == ["fetch + decode", "segment", "encode + write"]
     assert [step for report in reports for step in report.seconds] == list(STAGES)
-
-
-# ---------------------------------------------------------------- the page
-
-
-def config_of(table: Table, report: bool | None) -> JobConfig:
-    return JobConfig(source=SourceConfig(uri="/in"), table=table.uri, run=RunConfig(report=report))
-
-
-class Notes(Counter):
-    """A reporter that keeps what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
-def test_a_run_ends_with_its_page(make_run: Any) -> None:
-    """By default, and where it is asked for; its URI is returned."""
-    make_run("1", [0.5] * 4)
-    for report in (None, True):
-        uri = job._page(config_of(make_run.table, report), make_run.table, "1", Notes())
-        assert uri == f"{make_run.table.uri}/_runs/1/report.html"
-        assert b"<!doctype html>" in Path(uri.removeprefix("file://")).read_bytes()[:200]
-
-
-def test_no_page_is_no_failure(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes wrong with it, Ctrl-C too, is one line: all rows are committed by then."""
-    make_run("1", [0.5] * 4)
-    for error, why in ((ValueError("a chart"), "a chart"), (KeyboardInterrupt(), "masklake report makes it")):
-
-        def fail(*_: object, error: BaseException = error) -> None:
-            raise error
-
-        monkeypatch.setattr(page, "make_page", fail)
-        notes = Notes()
-        assert job._page(config_of(make_run.table, None), make_run.table, "1", notes) is None
-        (line,) = notes.said
-        assert line.startswith("note: no page of this run")
-        assert why in line
-
-
-def test_without_the_extra_there_is_no_page(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is said unless it was asked for: then nothing starts."""
-    make_run("1", [0.5] * 4)
-    monkeypatch.setattr(page, "NEEDS", ("not_there",))
-    notes = Notes()
-    assert job._page(config_of(make_run.table, None), make_run.table, "1", notes) is None
-    assert job._page(config_of(make_run.table, False), make_run.table, "1", notes) is None
-    assert notes.said == []
-    with pytest.raises(ConfigError, match=r"needs not_there, not here: pip install 'masklake\[report\]'"):
-        job.segment(config_of(make_run.table, True), notes)

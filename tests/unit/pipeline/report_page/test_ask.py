@@ -88,9 +88,10 @@ def put(checkpoint_folder: Path, tiny: Checkpoint, tmp_path: Path) -> Callable[.
 def test_answers_of_the_run_s_network(checkpoint_folder: Path, tiny: Checkpoint) -> None:
     """By a process of its own: every tile of each image, every head, and the error in the page's terms."""
     run = told(f"{checkpoint_folder}@{tiny.digest[:16]}", tiny.digest)
-    with asked(run, 2, CONFIG) as ask:
+    with asked(run, CONFIG) as ask:
+        ask.expect(2)
         for key, one in enumerate((image(), image(70, 100))):
-            ask.put(key, one, corners(one))
+            ask.put(key, one, None)
     assert ask.problem == ""
     assert [len(ask.answers[key]["tiles"]) for key in (0, 1)] == [1, 6]
     assert ask.answers[1]["whole"]
@@ -106,32 +107,31 @@ def test_answers_of_the_run_s_network(checkpoint_folder: Path, tiny: Checkpoint)
 
 
 def test_large_images_are_asked_in_part(
-    put: Callable[..., dict[int, Any]], monkeypatch: pytest.MonkeyPatch
+    put: Callable[..., dict[int, Any]],
 ) -> None:
     """The tiles that there may be are shared by the images; each has one, and the answer says so."""
-    monkeypatch.setattr(answers, "MOST_TILES", 5)
-    found = put([image(300, 300, seed) for seed in range(3)])
+    found = put([image(300, 300, seed) for seed in range(3)], tiles=5)
     assert [len(found[key]["tiles"]) for key in range(3)] == [1, 2, 2]
     assert not found[0]["whole"]
 
 
-def test_the_page_has_only_so_much_room(
-    put: Callable[..., dict[int, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_page_has_only_so_much_room(put: Callable[..., dict[int, Any]], tmp_path: Path) -> None:
     """Images that come first have their answers; the others are told of."""
     (one,) = put([image()]).values()
     size = sum(
         len(text) for head in one["tiles"][0]["heads"] for text in head.values() if text != head["bits"]
     )
-    monkeypatch.setattr(answers, "MOST_BYTES", 2 * size + 1)
     with pytest.raises(MasklakeError, match="no room for the queries and keys of more images"):
-        put([image(seed=seed) for seed in range(4)])
+        put([image(seed=seed) for seed in range(4)], bytes=2 * size + 1)
     assert sorted(file.stem for file in tmp_path.glob("*.json")) == ["0", "1"]
 
 
 def test_a_cut_stream(put: Callable[..., dict[int, Any]]) -> None:
-    """An image that did not come as a whole has no answer."""
+    """An image that did not come as a whole has no answer, and none at all is no error."""
     assert put([]) == {}
+    answer(io.BytesIO(), Path("/nowhere"))
+    cut = io.BytesIO(b'{"key": 0, "shape": [8, 8, 3], "corners": []}\n123')
+    assert list(answers._images(cut)) == []
 
 
 def test_another_network_is_not_asked(put: Callable[..., dict[int, Any]], tmp_path: Path) -> None:
@@ -187,8 +187,9 @@ def test_whatever_happens_is_only_told(
     """A network that is gone or unknown, tiles that are too large, a process that hangs or cannot start."""
 
     def problem(run: Told) -> str:
-        with asked(run, 1, CONFIG) as ask:
-            ask.put(0, image(), [(0, 0)])
+        with asked(run, CONFIG) as ask:
+            ask.expect(1)
+            ask.put(0, image(), None)
         assert ask.answers == {}
         return ask.problem
 
@@ -205,7 +206,7 @@ def test_whatever_happens_is_only_told(
 def test_left_in_mid_way_it_ends(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the page's own leaves no process behind."""
     monkeypatch.setattr(asks, "PROGRAM", ("sh", "-c", "exec sleep 60"))
-    with pytest.raises(KeyError), asked(told("nuclei", tiny.digest), 1, CONFIG) as ask:
+    with pytest.raises(KeyError), asked(told("nuclei", tiny.digest), CONFIG) as ask:
         raise KeyError
     assert ask._process is not None
     assert ask._process.returncode is not None

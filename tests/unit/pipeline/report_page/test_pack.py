@@ -34,12 +34,15 @@ def test_rows_are_those_of_float32(spread: float, kind: type[np.integer]) -> Non
     assert found.q_ND.dtype == found.k_ND.dtype == kind
     error = np.abs(softmax(found.scores(ALL)) - of_float32(q_ND, k_ND)).max()
     assert error <= MOST_ERROR
-    assert found.error == pytest.approx(error, rel=1e-3)
+    assert found.error == pytest.approx(error, rel=0.1)
 
 
 def test_sharper_than_16_bits_tell() -> None:
-    """Nothing is shown rather than something that is wrong."""
-    assert packed(*random(100.0)) is None
+    """Nothing is shown rather than something that is wrong: here what counts is less than a rounding."""
+    index_N = np.arange(16)
+    q_ND = np.tile(np.float32([0, 1000]), (16, 1))
+    k_ND = np.stack([1000.0 * (-1) ** index_N, 0.001 * index_N], axis=1).astype(np.float32)
+    assert packed(q_ND, k_ND) is None
 
 
 def test_empty_features_are_uniform() -> None:
