@@ -40,6 +40,8 @@ def answer(stream: IO[bytes], folder: Path) -> None:
     for key, colours_HWC, corners in _images(stream):
         image_HWC = _grey(colours_HWC) if checkpoint.config.in_channels == GREY else colours_HWC
         found, error, size = _packed(inspect(image_HWC, corners[:1]))
+        if not found:
+            raise NothingToAskError("its attention is sharper than rounded queries and keys can tell")
         if size > bytes_left:
             raise NothingToAskError("the page has no room for the queries and keys of more images")
         count = max(1, min(tiles_left, bytes_left // max(1, size)) // images)
