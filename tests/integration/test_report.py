@@ -163,24 +163,31 @@ def test_a_place_is_pointed_at(
     layer = watched.locator(".over[tabindex]")
     box = layer.bounding_box()
     assert box is not None
-    for across, down in ((0.1, 0.2), (0.45, 0.7), (0.99, 0.99)):
-        x, y = box["x"] + across * box["width"], box["y"] + down * box["height"]
+    size = watched.evaluate("[looks.now.width, looks.now.height]")
+    for corner in watched.evaluate("looks.now.tiles.map((one) => one.corner)"):
+        at = corner[1] + 0.3 * 60, corner[0] + 0.8 * 60
+        x, y = (
+            box[name] + box[length] * place / whole
+            for name, length, place, whole in zip(("x", "y"), ("width", "height"), at, size, strict=True)
+        )
         watched.mouse.move(x, y)
         found = asked(watched)
-        size = watched.evaluate("[looks.now.width, looks.now.height]")
-        assert [found["x"], found["y"]] == pytest.approx([across * size[0], down * size[1]], abs=2)
+        assert [found["x"], found["y"]] == pytest.approx(at, abs=2)
         check(found, tokens)
         mark = watched.locator(".over[tabindex] .mark").bounding_box()
         assert mark is not None
         assert mark["x"] - 1 <= x <= mark["x"] + mark["width"] + 1
         assert mark["y"] - 1 <= y <= mark["y"] + mark["height"] + 1
     assert watched.locator(".over[tabindex] .frame:not(.askable)").is_visible() == name.startswith("large")
+    if name.startswith("large"):
+        watched.mouse.move(box["x"] + box["width"] - 3, box["y"] + box["height"] - 3)
+        assert watched.locator("#looks-told").inner_text() == "Only what is within a frame can be asked."
     before = asked(watched)
     layer.focus()
-    for key in ("ArrowUp", "ArrowLeft", "ArrowLeft"):
+    for key in ("ArrowUp", "ArrowRight", "ArrowRight"):
         watched.keyboard.press(key)
     moved = asked(watched)
-    assert (before["x"] - moved["x"], before["y"] - moved["y"]) == pytest.approx((32, 16), abs=8)
+    assert (moved["x"] - before["x"], before["y"] - moved["y"]) == pytest.approx((32, 16), abs=8)
     check(moved, tokens)
     assert "looks most at" in watched.locator("#looks-told").inner_text()
     assert watched.locator("#looks-told").get_attribute("aria-live") == "polite"

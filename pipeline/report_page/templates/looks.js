@@ -50,7 +50,7 @@ const looks = (() => {
     const most = shades.reduce((a, b) => Math.max(a, b));
     const pixels = new ImageData(columns, rows);
     shades.forEach((shade, token) => {
-      pixels.data.set([...colour(shade / most), 110 + 120 * shade / most], 4 * token);
+      pixels.data.set([...colour(shade / most), 90 + 120 * shade / most], 4 * token);
     });
     canvas.getContext("2d").putImageData(pixels, 0, 0);
   };
@@ -170,12 +170,11 @@ const looks = (() => {
     return made;
   };
 
-  // What lies over a picture that fills a square as far as its shape lets it.
+  // What lies over a picture that fills its box from top to bottom; a wide one from side to side, too.
   const over = (stack, width, height) => {
     const layer = { over: element("div", "over"), heat: element("canvas", "heat") };
     Object.assign(layer, { frame: element("div", "frame"), mark: element("div", "mark") });
-    const side = Math.max(width, height);
-    layer.over.style.inset = `${50 - 50 * height / side}% ${50 - 50 * width / side}%`;
+    layer.over.style.inset = `0 ${50 - 50 * width / Math.max(width, height)}%`;
     layer.over.hidden = false;
     layer.over.append(layer.heat, layer.frame, layer.mark);
     stack.append(layer.over);

@@ -22,7 +22,9 @@
     document.getElementById("large-name").replaceChildren(...name.childNodes);
     const stacks = [...button.children].map((one) => one.cloneNode(true));
     document.getElementById("large-images").replaceChildren(...stacks);
-    looks.show(button.dataset.key, Number(button.dataset.width), Number(button.dataset.height), stacks);
+    const [width, height] = [Number(button.dataset.width), Number(button.dataset.height)];
+    for (const stack of stacks) stack.style.aspectRatio = Math.max(1, width / height); // wide ones need no square
+    looks.show(button.dataset.key, width, height, stacks);
     document.getElementById("large-text").textContent =
       [...caption.querySelectorAll(":scope > span:not(.name)")].map((one) => one.textContent).join(" — ");
     if (!dialog.open) dialog.showModal();
