@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image as Images
 
 from models.attention_unet import AttentionUNet
-from models.checkpoint import Checkpoint, dump
+from models.checkpoint import Checkpoint, dump, load
 from models.config import AttentionUNetConfig, Normalisation
 from models.header import ClassInfo
 from pipeline.attention_at import Inspector
@@ -67,12 +68,8 @@ def put(checkpoint_folder: Path, tiny: Checkpoint, tmp_path: Path) -> Callable[.
     """What puts images to `answer`, in this process, and returns its answers by key."""
 
     def ask(images: list[Image], model: Path = checkpoint_folder, **changed: Any) -> dict[int, Any]:
-        line = {
-            "model": str(model),
-            "digest": tiny.digest,
-            "tiling": TILING.model_dump(),
-            "images": len(images),
-        }
+        line = {"model": str(model), "digest": tiny.digest, "tiling": TILING.model_dump()}
+        line |= {"images": len(images), "tiles": 48, "bytes": 1_000_000}
         stream = io.BytesIO()
         stream.write(json.dumps({**line, "storage": CONFIG.model_dump(), **changed}).encode() + b"\n")
         for key, one in enumerate(images):
@@ -151,8 +148,6 @@ def checkpoint(folder: Path, channels: int, levels: tuple[int, ...]) -> tuple[Pa
     files = dump(AttentionUNet(config), classes, normalisation, {}, dtype=torch.float32)
     for name, content in zip(("config.json", "model.safetensors"), files, strict=True):
         (folder / name).write_bytes(content)
-    from models.checkpoint import load
-
     return folder, load(*files)
 
 
@@ -170,8 +165,6 @@ def test_networks_that_cannot_be_asked(
 
 def test_grey_networks_see_what_they_saw(put: Callable[..., dict[int, Any]], tmp_path: Path) -> None:
     """Colours become the grey that decoding makes of them."""
-    from PIL import Image as Images
-
     folder, made = checkpoint(tmp_path / "network", 1, (1,))
     file = io.BytesIO()
     Images.fromarray(image()).save(file, "PNG")
