@@ -111,6 +111,7 @@ def _tokens(ask: Asked | None, shown: list[tuple[Group, list[Picture]]]) -> dict
         "askable": len(keys),
         "error": f"{ceil(1000 * max((one['error'] for one in answers.values()), default=0)) / 1000:.3f}",
         "unanswered": ask.problem if ask else "",
+        "no_photo": not any(one.photo for _, pictures in shown for one in pictures),
     }
 
 

@@ -195,6 +195,7 @@ def test_sources_that_are_gone(tmp_path: Path) -> None:
         file.unlink()
     made = make_page(table, None, CONFIG)
     assert "source not available" in Page(made.html).text
+    assert "Not one source image could be read" in Page(made.html).text
     assert made.html.count(b'class="mask alone"') == made.pictures > 0
 
 
