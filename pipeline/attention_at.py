@@ -102,7 +102,9 @@ def _cut(image_HWC: NDArray[np.uint8], corner: tuple[int, int], side: int) -> ND
     y, x = corner
     part_HWC = image_HWC[y : y + side, x : x + side]
     height, width = part_HWC.shape[:2]
-    return tile(part_HWC, TileGrid(height=height, width=width, side=side, overlap=0))[0]
+    tile_SSC: NDArray[np.uint8]
+    (tile_SSC,) = tile(part_HWC, TileGrid(height=height, width=width, side=side, overlap=0))
+    return tile_SSC
 
 
 def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ Shape suffixes: N tokens; D width of a query or key.
 """
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -55,8 +55,10 @@ def _rounded(q_ND: NDArray[np.float32], k_ND: NDArray[np.float32], bits: int) ->
     q_whole_ND, q_scale_N = _whole(q_ND, bits)
     k_whole_ND, k_scale_N = _whole(k_ND - k_ND.mean(axis=0, dtype=np.float64).astype(np.float32), bits)
     root = np.float32(q_ND.shape[1] ** -0.5)
-    arrays = {"q_ND": q_whole_ND, "k_ND": k_whole_ND, "q_scale_N": q_scale_N, "k_scale_N": k_scale_N * root}
-    return Packed(**arrays, error=_error(Packed(**arrays, error=0.0), q_ND * root, k_ND))
+    found = Packed(
+        q_ND=q_whole_ND, k_ND=k_whole_ND, q_scale_N=q_scale_N, k_scale_N=k_scale_N * root, error=0.0
+    )
+    return replace(found, error=_error(found, q_ND * root, k_ND))
 
 
 def _whole(

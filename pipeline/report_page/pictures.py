@@ -119,7 +119,8 @@ def _shown(row: dict[str, Any], source_HWC: NDArray[np.uint8] | None, side: int)
 
 def _side(row: Mapping[str, Any], side: int) -> int:
     """Return the pixels of the longer side at which an image is shown: small ones are not blown up."""
-    return min(side, max(row["width"], row["height"], side // 2))
+    longer: int = max(row["width"], row["height"])
+    return min(side, max(longer, side // 2))
 
 
 def _unlike_title(*, compared: bool) -> tuple[str, str]:

@@ -166,10 +166,8 @@ def test_a_place_is_pointed_at(
     size = watched.evaluate("[looks.now.width, looks.now.height]")
     for corner in watched.evaluate("looks.now.tiles.map((one) => one.corner)"):
         at = corner[1] + 0.3 * 60, corner[0] + 0.8 * 60
-        x, y = (
-            box[name] + box[length] * place / whole
-            for name, length, place, whole in zip(("x", "y"), ("width", "height"), at, size, strict=True)
-        )
+        x = box["x"] + box["width"] * at[0] / size[0]
+        y = box["y"] + box["height"] * at[1] / size[1]
         watched.mouse.move(x, y)
         found = asked(watched)
         assert [found["x"], found["y"]] == pytest.approx(at, abs=2)

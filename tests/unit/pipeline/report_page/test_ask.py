@@ -68,7 +68,7 @@ def put(checkpoint_folder: Path, tiny: Checkpoint, tmp_path: Path) -> Callable[.
     """What puts images to `answer`, in this process, and returns its answers by key."""
 
     def ask(images: list[Image], model: Path = checkpoint_folder, **changed: Any) -> dict[int, Any]:
-        line = {"model": str(model), "digest": tiny.digest, "tiling": TILING.model_dump()}
+        line: dict[str, Any] = {"model": str(model), "digest": tiny.digest, "tiling": TILING.model_dump()}
         line |= {"images": len(images), "tiles": 48, "bytes": 1_000_000}
         stream = io.BytesIO()
         stream.write(json.dumps({**line, "storage": CONFIG.model_dump(), **changed}).encode() + b"\n")

@@ -40,7 +40,7 @@ def test_rows_are_those_of_float32(spread: float, kind: type[np.integer]) -> Non
 def test_sharper_than_16_bits_tell() -> None:
     """Nothing is shown rather than something that is wrong: here what counts is less than a rounding."""
     index_N = np.arange(16)
-    q_ND = np.tile(np.float32([0, 1000]), (16, 1))
+    q_ND = np.tile(np.array([0, 1000], np.float32), (16, 1))
     k_ND = np.stack([1000.0 * (-1) ** index_N, 0.001 * index_N], axis=1).astype(np.float32)
     assert packed(q_ND, k_ND) is None
 
