@@ -1,8 +1,8 @@
 """Where the places of the shown images look: asked of the run's network, in a process of its own.
 
 The network takes torch, seconds and memory. None of that may harm a run that is done but for its page: the
-process has a time limit, is the first that a machine short of memory ends, and what it has answered by then
-is of use without the rest.
+process has a time limit and one thread, so that on a busy machine it waits for none of its own; where memory
+is short, the kernel ends it first; and what it has answered by then is of use without the rest.
 
 It reads a line of JSON (what to load), then for each image a line of JSON (key, shape, corners) and its
 pixels. It writes one file of JSON for each image, and one that says what kept it from going on.
@@ -10,6 +10,7 @@ pixels. It writes one file of JSON for each image, and one that says what kept i
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from pipeline.tiling import TileGrid
 PROGRAM: Final = (sys.executable, "-m", "pipeline.report_page.answer")
 SECONDS: Final = 60.0  # that the process may take, its start and the reading of the images included
 LARGEST_SIDE: Final = 2048  # pixels of a tile: more may be more than this machine's memory holds
-MOST_TILES: Final = 32  # of all images together
+MOST_TILES: Final = 24  # of all images together
 MOST_BYTES: Final = 1_500_000  # of the page, that their tokens take
 PROBLEM: Final = "problem.txt"
 
@@ -48,6 +49,7 @@ class Asked:
         if not self.problem:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
                 [*PROGRAM, str(self._folder), PROBLEM],
+                env={**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
