@@ -83,7 +83,7 @@ class Inspector:
     @torch.inference_mode()
     def _of_tile(self, tile_SSC: NDArray[np.uint8], corner: tuple[int, int]) -> list[Tokens]:
         x_BCSS = normalise(torch.from_numpy(tile_SSC[None].copy()), self._normalisation, torch.float32)
-        _, inputs = self._model.forward_with_inputs(x_BCSS)
+        inputs = self._model.attention_inputs(x_BCSS)
         return [
             Tokens(
                 block=block,

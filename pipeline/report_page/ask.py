@@ -29,7 +29,7 @@ from pipeline.tiling import TileGrid
 PROGRAM: Final = (sys.executable, "-m", "pipeline.report_page.answer")
 SECONDS: Final = 60.0  # that the process may take, its start and the reading of the images included
 LARGEST_SIDE: Final = 2048  # pixels of a tile: more may be more than this machine's memory holds
-MOST_TILES: Final = 24  # of all images together
+MOST_TILES: Final = 48  # of all images together
 MOST_BYTES: Final = 1_500_000  # of the page, that their tokens take
 PROBLEM: Final = "problem.txt"
 
