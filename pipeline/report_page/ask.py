@@ -26,7 +26,8 @@ from pipeline.config import StorageConfig
 from pipeline.report_page.told import Told
 from pipeline.tiling import TileGrid
 
-PROGRAM: Final = (sys.executable, "-m", "pipeline.report_page.answer")
+PROGRAM: Final = (sys.executable, "-P", "-m", "pipeline.report_page.answer")  # -P: not of the current folder
+ROOT: Final = str(Path(__file__).resolve().parents[2])  # of this very code
 SECONDS: Final = 60.0  # that the process may take, its start and the reading of the images included
 LARGEST_SIDE: Final = 2048  # pixels of a tile: more may be more than this machine's memory holds
 MOST_TILES: Final = 48  # of all images together
@@ -49,7 +50,7 @@ class Asked:
         if not self.problem:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
                 [*PROGRAM, str(self._folder), PROBLEM],
-                env={**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")},
+                env=_environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -127,6 +128,11 @@ def asked(run: Told, storage_config: StorageConfig) -> Iterator[Asked]:
             limit.cancel()
             found.end()
             found.finish()
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def _why_not(run: Told) -> str:

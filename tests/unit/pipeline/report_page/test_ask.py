@@ -82,8 +82,16 @@ def put(checkpoint_folder: Path, tiny: Checkpoint, tmp_path: Path) -> Callable[.
     return ask
 
 
-def test_answers_of_the_run_s_network(checkpoint_folder: Path, tiny: Checkpoint) -> None:
-    """By a process of its own: every tile of each image, every head, and the error in the page's terms."""
+def test_answers_of_the_run_s_network(
+    checkpoint_folder: Path, tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process of its own: every tile of each image, every head, and the error in the page's terms.
+
+    Code that lies in the current folder, under our names, is not run.
+    """
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
     run = told(f"{checkpoint_folder}@{tiny.digest[:16]}", tiny.digest)
     with asked(run, CONFIG) as ask:
         ask.expect(2)
