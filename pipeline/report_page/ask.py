@@ -47,7 +47,9 @@ class Asked:
 
     def start(self) -> None:
         """Start the process, which takes seconds to be ready."""
-        if not self.problem:
+        if self.problem:
+            return
+        try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
                 [*PROGRAM, str(self._folder), PROBLEM],
                 env=_environment(),
@@ -55,6 +57,8 @@ class Asked:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
+        except OSError as error:
+            self.problem = f"no process can be started: {error}"
 
     def expect(self, images: int) -> None:
         """Say how many images there will be, at most."""

@@ -199,6 +199,8 @@ def test_whatever_happens_is_only_told(
     gone = told(str(tmp_path / "gone"), tiny.digest)
     monkeypatch.setattr(asks, "PROGRAM", ("sh", "-c", "exit 7"))
     assert problem(gone) == "its process ended with 7"
+    monkeypatch.setattr(asks, "PROGRAM", (str(tmp_path / "no program"),))
+    assert "no process can be started" in problem(gone)
     monkeypatch.setattr(asks, "SECONDS", 0.2)
     monkeypatch.setattr(asks, "PROGRAM", ("sh", "-c", "exec sleep 60"))
     assert problem(gone) == "it took longer than 0.2 s"
