@@ -104,6 +104,7 @@ def show_summary(summary: Mapping[str, Any]) -> None:
         {"what": "images/s", "value": f"{summary['images_per_second']:.1f}"},
         {"what": "bottleneck", "value": summary["bottleneck"] or ""},
         {"what": "table", "value": summary["table"]},
+        *([{"what": "page", "value": summary["page"]}] if summary.get("page") else []),
     ]
     show_table("summary", summary["table"], rows, f"Run {summary['run_id']}")
 

@@ -124,8 +124,24 @@ class AttentionUNet(nn.Module):
         inputs: dict[str, AttentionInputs] = {}
         return self._logits(x_BCHW, inputs), inputs
 
+    def attention_inputs(self, x_BCHW: Tensor) -> dict[str, AttentionInputs]:
+        """Return what `forward_with_inputs` does beside the logits, without the work for these."""
+        inputs: dict[str, AttentionInputs] = {}
+        self._encoded(x_BCHW, inputs)
+        return inputs
+
     def _logits(self, x_BCHW: Tensor, inputs: dict[str, AttentionInputs] | None) -> Tensor:
         """Return the logits; fill `inputs`, if it is given, on the way."""
+        height, width = x_BCHW.shape[-2:]
+        skips = self._encoded(x_BCHW, inputs)
+        x = skips.pop()
+        for block in self.decoder:
+            x = block(x, skips.pop())
+        logits_BKHW: Tensor = self.head(x)
+        return logits_BKHW[..., :height, :width]
+
+    def _encoded(self, x_BCHW: Tensor, inputs: dict[str, AttentionInputs] | None) -> list[Tensor]:
+        """Return the features of each level, the finest first; fill `inputs`, if it is given, on the way."""
         height, width = x_BCHW.shape[-2:]
         x = x_BCHW
         if height % self.config.stride or width % self.config.stride:
@@ -142,12 +158,7 @@ class AttentionUNet(nn.Module):
                 else:
                     x, inputs[name] = attention.forward_with_inputs(x)
             skips.append(x)
-
-        x = skips.pop()
-        for block in self.decoder:
-            x = block(x, skips.pop())
-        logits_BKHW: Tensor = self.head(x)
-        return logits_BKHW[..., :height, :width]
+        return skips
 
     def folded(self) -> Self:
         """Return a copy in eval mode whose BatchNorms are part of the convolutions: same scores, less work.

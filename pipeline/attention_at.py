@@ -7,6 +7,7 @@ Shape suffixes: H, W image height and width in pixels; C channels; M heads; N to
 D width of a query or key; h, w rows and columns of the tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +42,12 @@ class Tokens:
         if not (0 <= row < rows and 0 <= column < columns and 0 <= head < len(self.q_MND)):
             raise IndexError(f"no token of head {head} at ({y}, {x}) in the tile at {self.corner}")
         scores_N = self.k_MND[head] @ self.q_MND[head, row * columns + column]
-        weights_N: NDArray[np.float32] = _softmax(scores_N * self._scale)
+        weights_N: NDArray[np.float32] = softmax(scores_N * self._scale)
         return weights_N.reshape(self.grid)
 
     def received(self, head: int) -> NDArray[np.float32]:
         """Return the attention (h, w) that each token gets from all: mean 1, and all 1 if it is uniform."""
-        weights_NN = _softmax(self.q_MND[head] @ self.k_MND[head].T * self._scale)
+        weights_NN = softmax(self.q_MND[head] @ self.k_MND[head].T * self._scale)
         received_N: NDArray[np.float32] = weights_NN.sum(axis=0)
         return received_N.reshape(self.grid)
 
@@ -63,21 +64,26 @@ class Inspector:
         self._normalisation = checkpoint.normalisation
         self._tiling = tiling
 
-    def __call__(self, image_HWC: NDArray[np.uint8]) -> list[Tokens]:
-        """Return the tokens of every block in every tile of an image; none without attention."""
+    def __call__(
+        self, image_HWC: NDArray[np.uint8], corners: Sequence[tuple[int, int]] | None = None
+    ) -> list[Tokens]:
+        """Return the tokens of every block in every tile of an image; none without attention.
+
+        `corners` are some of the image's `TileGrid.corners`: then only these tiles are computed.
+        """
         height, width = image_HWC.shape[:2]
         grid = TileGrid(height=height, width=width, side=self._tiling.side, overlap=self._tiling.overlap)
-        tiles_NSSC = tile(stretch(image_HWC, self._normalisation.stretch), grid)
+        stretched_HWC = stretch(image_HWC, self._normalisation.stretch)
         return [
             tokens
-            for corner, tile_SSC in zip(grid.corners, tiles_NSSC, strict=True)
-            for tokens in self._of_tile(tile_SSC, corner)
+            for corner in (grid.corners if corners is None else corners)
+            for tokens in self._of_tile(_cut(stretched_HWC, corner, grid.side), corner)
         ]
 
     @torch.inference_mode()
     def _of_tile(self, tile_SSC: NDArray[np.uint8], corner: tuple[int, int]) -> list[Tokens]:
         x_BCSS = normalise(torch.from_numpy(tile_SSC[None].copy()), self._normalisation, torch.float32)
-        _, inputs = self._model.forward_with_inputs(x_BCSS)
+        inputs = self._model.attention_inputs(x_BCSS)
         return [
             Tokens(
                 block=block,
@@ -91,7 +97,17 @@ class Inspector:
         ]
 
 
-def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+def _cut(image_HWC: NDArray[np.uint8], corner: tuple[int, int], side: int) -> NDArray[np.uint8]:
+    """Return the tile at a corner of the image's grid."""
+    y, x = corner
+    part_HWC = image_HWC[y : y + side, x : x + side]
+    height, width = part_HWC.shape[:2]
+    tile_SSC: NDArray[np.uint8]
+    (tile_SSC,) = tile(part_HWC, TileGrid(height=height, width=width, side=side, overlap=0))
+    return tile_SSC
+
+
+def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the weights of the last dimension, whatever the size of the scores."""
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float32)

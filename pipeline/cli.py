@@ -137,7 +137,12 @@ def segment(
         typer.Option("--max-failed", help="share of failed images that still exits with 0 [0.1]"),
     ] = None,
     report: Annotated[
-        bool | None, typer.Option("--report/--no-report", help="write the run's page when it ends [no]")
+        bool | None,
+        typer.Option(
+            "--report/--no-report",
+            envvar="MASKLAKE_REPORT",
+            help="end with the run's page [where the extra report is installed]",
+        ),
     ] = None,
     as_json: AsEvents = False,
     debug: Debug = False,

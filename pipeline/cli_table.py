@@ -205,8 +205,8 @@ def report(
 ) -> None:
     """Make the page of a run, and open it: what ran, what came, how fast, what it says, and pictures.
 
-    It is one HTML file that needs nothing else, at TABLE/_runs/RUN_ID/report.html. A run makes it by itself
-    with `masklake segment --report`; made again, it compares with what is in the table now.
+    It is one HTML file that needs nothing else, at TABLE/_runs/RUN_ID/report.html. A run that comes to its
+    end has made it by itself; made again, it compares with what is in the table now.
 
     **Examples**
 

@@ -104,7 +104,9 @@ class RunConfig(Section):
     stall_seconds: float = Field(600.0, gt=0, description="stop when nothing has moved for so long")
     lease: LeaseConfig | None = Field(None, description="default: the run goes on whoever started it")
     max_failed: float = Field(0.10, ge=0, le=1, description="share of failed images that still exits with 0")
-    report: bool = Field(False, description="write the run's page, report.html, when it ends")
+    report: bool | None = Field(
+        None, description="end with the run's page, report.html; default: where the extra is installed"
+    )
     retry_failed: bool = Field(False, description="try every failed image again, permanent failures too")
 
 

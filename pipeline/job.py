@@ -54,6 +54,7 @@ from pipeline.plan import Plan, left_over, make_plan
 from pipeline.progress import Reporter
 from pipeline.registry.checkpoints import fetch_checkpoint
 from pipeline.report import StageReport, Summary
+from pipeline.report_page import page
 from pipeline.room import PLAN_CPUS, Demand, Room
 from pipeline.session import (
     SPARE_CPUS,
@@ -97,6 +98,8 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
     Raises MasklakeError; whatever it is, what was committed is there, and the same command goes on.
     """
     started = time.monotonic()
+    if config.run.report:
+        page.check_installed()
     check_places(config.source.uri, config.table)
     files = fetch_checkpoint(config.model, config.storage, config.registry)
     header = files.header()
@@ -135,18 +138,20 @@ def segment(config: JobConfig, reporter: Reporter) -> Summary:
     run_id = run.labels.run_id
     summary = Summary.of_run(run.table, run_id, plan, time.monotonic() - started, run.stages())
     run.table.write_run_file(run_id, "summary.json", summary.to_json())
-    return replace(summary, page=_page(config, run.table, run_id, reporter)) if config.run.report else summary
+    return replace(summary, page=_page(config, run.table, run_id, reporter))
 
 
 def _page(config: JobConfig, table: Table, run_id: str, reporter: Reporter) -> str | None:
     """Write the run's page and return its URI, or None: the run is done, whatever becomes of its page."""
-    from pipeline.report_page.page import keep, make_page
-
+    if config.run.report is False or page.missing():
+        return None
     try:
-        return keep(table, make_page(table, run_id, config.storage))
+        return page.keep(table, page.make_page(table, run_id, config.storage))
+    except KeyboardInterrupt:
+        reporter.say("note: no page of this run, stopped while it was made: masklake report makes it")
     except Exception as error:
         reporter.say(f"note: no page of this run: {shown(str(error))}")
-        return None
+    return None
 
 
 def _new_table(config: JobConfig) -> Table:

@@ -4,7 +4,7 @@ Shape suffixes: H, W height and width in pixels; C channels (RGB); K classes.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,13 +46,22 @@ def sources(
     rows: Sequence[Mapping[str, Any]], storage_config: StorageConfig
 ) -> list[NDArray[np.uint8] | None]:
     """Return each row's image as (H, W, 3), or None if it is gone, changed, or not readable."""
+    return list(each_source(rows, storage_config))
+
+
+def each_source(
+    rows: Sequence[Mapping[str, Any]], storage_config: StorageConfig
+) -> Iterator[NDArray[np.uint8] | None]:
+    """Yield what `sources` returns, so that one image at a time is in memory; all are fetched at once."""
     try:
         contents = storage.read_many(
             [storage.Wanted(row["uri"], row["etag"]) for row in rows], storage_config
         )
     except MasklakeError:  # the source's store is gone as a whole
-        return [None] * len(rows)
-    return [_source(row, content, storage_config) for row, content in zip(rows, contents, strict=True)]
+        yield from [None] * len(rows)
+        return
+    for row, content in zip(rows, contents, strict=True):
+        yield _source(row, content, storage_config)
 
 
 def _source(

@@ -67,7 +67,8 @@ def run_demo(
         second = _segment(config, reporter_factory)
         say(_indented(str(second)))
         (folder / PICTURE).write_bytes(contact_sheet(table, config.storage))
-        say(f"6/6 masks and attention maps to look at: {folder / PICTURE}")
+        page = f"; the run's page: {first.page}" if first.page else ""
+        say(f"6/6 masks and attention maps to look at: {folder / PICTURE}{page}")
         problems = _problems(images, broken, first, second, count_rows(table), dice)
     for problem in problems:
         say(f"wrong: {problem}")

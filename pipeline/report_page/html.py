@@ -31,7 +31,7 @@ def render(values: Mapping[str, Any]) -> bytes:
         "name": lambda uri: shown(uri.rstrip("/").rpartition("/")[2] or uri),
         "svg": Markup,  # a drawing of ours, in which names are escaped already
     }
-    style, script = _file("page.css"), _file("page.js")
+    style, script = _file("page.css"), _file("looks.js") + _file("page.js")
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"

@@ -5,16 +5,20 @@ and the earlier runs are there.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.util import find_spec
+from math import ceil
 from typing import Any, Final
 
 from pipeline.config import StorageConfig
+from pipeline.drawing import VIRIDIS
 from pipeline.errors import ConfigError, MasklakeError
 from pipeline.progress import duration
 from pipeline.report_page import charts
 from pipeline.report_page.advice import advice
+from pipeline.report_page.ask import Asked, asked
 from pipeline.report_page.came import Came, came
 from pipeline.report_page.html import human_time, render
 from pipeline.report_page.pictures import Group, Picture, choose, picture
@@ -39,11 +43,16 @@ class Page:
     pictures: int
 
 
+def missing() -> list[str]:
+    """Return what the page needs and is not installed."""
+    return [name for name in NEEDS if find_spec(name) is None]
+
+
 def check_installed() -> None:
     """Raise ConfigError if what draws the page is not installed."""
-    if missing := [name for name in NEEDS if find_spec(name) is None]:
+    if names := missing():
         raise ConfigError(
-            f"the page of a run needs {' and '.join(missing)}, not here: pip install 'masklake[report]'"
+            f"the page of a run needs {' and '.join(names)}, not here: pip install 'masklake[report]'"
         )
 
 
@@ -55,9 +64,10 @@ def make_page(table: Table, run_id: str | None, storage_config: StorageConfig) -
     check_installed()
     told = run_told(table, run_id)
     rows = came(table, told.run_id, told.began)
-    found = says(table, told, rows.ok)
-    values = _values(table, told, rows, found[0] if found else None)
-    groups, problem = _groups(table, storage_config, found)
+    with asked(told, storage_config) if rows.ok else nullcontext() as ask:
+        found = says(table, told, rows.ok)
+        groups, problem = _groups(table, storage_config, found, ask)
+        values = _values(table, told, rows, found[0] if found else None)  # draws, while the network answers
     classes = told.recipe.classes if told.recipe else ()
     html, count = b"", 0
     for images, side, quality in SIZES:
@@ -66,7 +76,8 @@ def make_page(table: Table, run_id: str | None, storage_config: StorageConfig) -
             for group in groups
             if images
         ]
-        html, count = render({**values, "groups": shown, "problem": problem}), _count(shown)
+        pictures = {"groups": shown, "problem": problem, **_tokens(ask, shown)}
+        html, count = render({**values, **pictures}), _count(shown)
         if len(html) <= MOST_BYTES:
             break
     return Page(run_id=told.run_id, html=html, pictures=count)
@@ -78,16 +89,30 @@ def keep(table: Table, page: Page) -> str:
 
 
 def _groups(
-    table: Table, storage_config: StorageConfig, found: tuple[Says, Specimens] | None
+    table: Table, storage_config: StorageConfig, found: tuple[Says, Specimens] | None, ask: Asked | None
 ) -> tuple[list[Group], str]:
     """Return the images to show, or why there are none: the rest of the page is of use without them."""
-    if found is None:
+    if found is None or ask is None:
         return [], ""
     try:
-        compared = bool(found[0].earlier)
-        return choose(table, storage_config, found[1], IMAGES, compared=compared), ""
+        return choose(table, storage_config, found[1], ask, IMAGES, SIZES[0][1]), ""
     except (MasklakeError, FileNotFoundError) as error:
         return [], str(error)
+
+
+def _tokens(ask: Asked | None, shown: list[tuple[Group, list[Picture]]]) -> dict[str, Any]:
+    """Return what the page computes attention from, and what it says of that."""
+    keys = {one.key for _, pictures in shown for one in pictures}
+    found = ask.answers if ask else {}
+    answers = {key: answer for key, answer in sorted(found.items()) if key in keys and answer["tiles"]}
+    return {
+        "tokens": {"colours": VIRIDIS, "images": answers} if answers else None,
+        "asked": len(answers),
+        "askable": len(keys),
+        "error": f"{ceil(1000 * max((one['error'] for one in answers.values()), default=0)) / 1000:.3f}",
+        "unanswered": ask.problem if ask else "",
+        "no_photo": not any(one.photo for _, pictures in shown for one in pictures),
+    }
 
 
 def _count(groups: list[tuple[Group, list[Picture]]]) -> int:

@@ -7,6 +7,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Final
 
 import numpy as np
@@ -19,8 +20,9 @@ from pipeline.encode import decode_mask
 from pipeline.errors import ImageError
 from pipeline.features import Features
 from pipeline.pick import most_unlike
+from pipeline.report_page.ask import Asked
 from pipeline.report_page.says import Specimens
-from pipeline.specimens import colours_of, read_rows, sources
+from pipeline.specimens import colours_of, each_source, read_rows
 from pipeline.table import Table
 
 FILL: Final = 110  # opacity of a mask's area, of 255; outlines are opaque
@@ -29,27 +31,37 @@ LARGEST_CLASSES: Final = 3  # of an image, whose shares are told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One image as it is read for the page, whatever it is shown for."""
+
+    row: dict[str, Any]  # of the table
+    photo: Image.Image | None  # at the largest size that the page takes; None: gone, changed, not readable
+    brighter: int  # by which factor; 1: as it is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """One image that is shown for a reason."""
+
+    key: int  # under which the page looks for its tokens; equal for an image that is shown twice
+    image: Shown
+    note: str  # why it was chosen, "" where the group says it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """Images that are shown for one reason."""
 
     title: str
     why: str
-    images: list["Chosen"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """One image that is shown."""
-
-    row: dict[str, Any]  # of the table
-    source_HWC: NDArray[np.uint8] | None  # None: it is gone, changed or not readable
-    note: str  # why it was chosen, "" where the group says it
+    images: list[Chosen]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """An image as the page shows it. Pictures are data URIs, "" where there is none."""
 
+    key: int
     uri: str
     width: int  # pixels of the image itself
     height: int
@@ -66,32 +78,52 @@ class Picture:
 
 
 def choose(
-    table: Table, storage_config: StorageConfig, found: Specimens, count: int, *, compared: bool
+    table: Table, storage_config: StorageConfig, found: Specimens, ask: Asked, count: int, side: int
 ) -> list[Group]:
-    """Return a sample, the least confident, and the most unlike, each so many."""
+    """Return a sample, the least confident, and the most unlike, each so many; photos `side` pixels long.
+
+    Each image is put to `ask`.
+    """
     groups = {
         ("A sample", "Over all confidences, the highest first."): _sample(found, count),
         ("The least confident", "Where the network was least sure of its classes."): _least(found, count),
-        _unlike_title(compared): _unlike(found, count),
+        _unlike_title(compared=found.before is not None): _unlike(found, count),
     }
-    places = list(dict.fromkeys(place for chosen in groups.values() for place in chosen))
+    turns = zip_longest(*groups.values())  # of each group the first: not all may have an answer
+    places = list(dict.fromkeys(place for turn in turns for place in turn if place is not None))
     keys = [(found.files[place].as_py(), found.ids[place].as_py()) for place in places]
     rows = read_rows(table, keys, storage_config)
-    images = dict(zip(places, zip(rows, sources(rows, storage_config), strict=True), strict=True))
+    ask.expect(len(places))
+    images = {}
+    for place, row, source_HWC in zip(places, rows, each_source(rows, storage_config), strict=True):
+        images[place] = _shown(row, source_HWC, side)
+        if source_HWC is not None:
+            ask.put(place, source_HWC, _labels(row))
     return [
         Group(
             title=title,
             why=why,
-            images=[
-                Chosen(row=images[place][0], source_HWC=images[place][1], note=note)
-                for place, note in chosen.items()
-            ],
+            images=[Chosen(key=key, image=images[key], note=note) for key, note in chosen.items()],
         )
         for (title, why), chosen in groups.items()
     ]
 
 
-def _unlike_title(compared: bool) -> tuple[str, str]:
+def _shown(row: dict[str, Any], source_HWC: NDArray[np.uint8] | None, side: int) -> Shown:
+    if source_HWC is None:
+        return Shown(row=row, photo=None, brighter=1)
+    factor = gain(source_HWC)
+    photo = brightened(fitted(source_HWC, _side(row, side)), factor)
+    return Shown(row=row, photo=photo, brighter=factor)
+
+
+def _side(row: Mapping[str, Any], side: int) -> int:
+    """Return the pixels of the longer side at which an image is shown: small ones are not blown up."""
+    longer: int = max(row["width"], row["height"])
+    return min(side, max(longer, side // 2))
+
+
+def _unlike_title(*, compared: bool) -> tuple[str, str]:
     if compared:
         return "The most unlike the last runs", "Of each kind of oddity in turn; these are worth a label."
     return (
@@ -127,29 +159,35 @@ def _unlike(found: Specimens, count: int) -> dict[int, str]:
 
 def picture(chosen: Chosen, classes: Sequence[str], side: int, quality: int) -> Picture:
     """Return an image for the page, its longer side so many pixels at most; `quality` is WebP's, 0 to 100."""
-    row, source_HWC = chosen.row, chosen.source_HWC
-    side = min(side, max(row["width"], row["height"], side // 2))
-    factor = 1 if source_HWC is None else gain(source_HWC)
-    photo = None if source_HWC is None else brightened(fitted(source_HWC, side), factor)
+    row, photo = chosen.image.row, chosen.image.photo
+    side = _side(row, side)
+    if photo is not None and max(photo.size) > side:
+        photo = fitted(np.asarray(photo), side)
     return Picture(
+        key=chosen.key,
         uri=row["uri"],
         width=row["width"],
         height=row["height"],
         confidence=row["confidence"],
         shares=_shares(row["class_pixels"] or [], classes),
         note=chosen.note,
-        brighter=factor,
+        brighter=chosen.image.brighter,
         photo="" if photo is None else data_uri(photo, quality=quality, method=4),
         mask=_mask(row, side),
         attention=_attention(row, side),
     )
 
 
+def _labels(row: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+    try:
+        return decode_mask(row["mask"]["bytes"])
+    except (TypeError, ImageError):
+        return None
+
+
 def _mask(row: Mapping[str, Any], side: int) -> str:
     """Return a mask's areas, half transparent, with opaque outlines; the background is transparent."""
-    try:
-        labels_HW = decode_mask(row["mask"]["bytes"])
-    except (TypeError, ImageError):
+    if (labels_HW := _labels(row)) is None:
         return ""
     small = Image.fromarray(labels_HW)
     scale = side / max(small.size)

@@ -120,7 +120,8 @@ def clean_environment() -> dict[str, str]:
     """Return this process's environment without anything that speaks to the command or its libraries."""
     foreign = ("AWS_", "MASKLAKE_", "RAY_", "PYTEST_", "PYTHON", "RCLONE_", "PREFECT_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return kept | {"AWS_EC2_METADATA_DISABLED": "true", "COLUMNS": "300", "NO_COLOR": "1"}
+    ours = {"AWS_EC2_METADATA_DISABLED": "true", "COLUMNS": "300", "NO_COLOR": "1"}
+    return kept | ours | {"MASKLAKE_REPORT": "no"}  # the page: a few seconds a run, which few tests look at
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:

@@ -1,4 +1,3 @@
-"use strict";
 // Fades the masks by a slider or a key, and shows an image large. The page is whole without it.
 (() => {
   const slider = document.getElementById("fade");
@@ -21,7 +20,11 @@
     const caption = button.closest("figure").querySelector("figcaption");
     const name = caption.querySelector(".name").cloneNode(true);
     document.getElementById("large-name").replaceChildren(...name.childNodes);
-    document.getElementById("large-images").replaceChildren(...[...button.children].map((one) => one.cloneNode(true)));
+    const stacks = [...button.children].map((one) => one.cloneNode(true));
+    document.getElementById("large-images").replaceChildren(...stacks);
+    const [width, height] = [Number(button.dataset.width), Number(button.dataset.height)];
+    for (const stack of stacks) stack.style.aspectRatio = Math.max(1, width / height); // wide ones need no square
+    looks.show(button.dataset.key, width, height, stacks);
     document.getElementById("large-text").textContent =
       [...caption.querySelectorAll(":scope > span:not(.name)")].map((one) => one.textContent).join(" — ");
     if (!dialog.open) dialog.showModal();
@@ -29,10 +32,12 @@
 
   slider.addEventListener("input", () => fade(Number(slider.value)));
   buttons.forEach((button, index) => button.addEventListener("click", () => show(index)));
+  document.getElementById("before").addEventListener("click", () => show(at - 1));
+  document.getElementById("after").addEventListener("click", () => show(at + 1));
   dialog.addEventListener("close", () => buttons[at].focus());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.localName === "select") return;
     if (event.key === "f" || event.key === "F") {
       const now = Number(slider.value);
       if (now) last = now;

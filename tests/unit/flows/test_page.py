@@ -26,6 +26,19 @@ def test_names_are_shown_as_text() -> None:
     assert page.plain("https://user:sword@host/a?sig=sword") == r"https\://…\@host/a?sig=…"
 
 
+def test_the_run_s_page_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is one, the summary says where: a browser has no right to read the bucket by itself."""
+    told: list[dict[str, str]] = []
+    monkeypatch.setattr(page, "_quiet_until", [0.0])
+    monkeypatch.setattr(page, "create_table_artifact", lambda rows, **_: told.extend(rows))
+    summary = {"images": 1, "already_done": 0, "skipped_objects": 0, "failures": {}, "seconds": 1.0}
+    summary |= {"images_per_second": 1.0, "bottleneck": None, "table": "s3://b/masks", "run_id": "r"}
+    page.show_summary({**summary, "page": None})
+    assert "page" not in {row["what"] for row in told}
+    page.show_summary({**summary, "page": "s3://b/masks/_runs/r/report.html"})
+    assert told[-1] == {"what": "page", "value": r"s3\://b/masks/\_runs/r/report.html"}
+
+
 def test_drift_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names of classes come from a checkpoint: they end no block of code, and name no picture to fetch."""
     told: list[str] = []

@@ -38,6 +38,17 @@ def test_rows_and_what_is_received_are_those_of_the_network(tiny: Checkpoint) ->
             assert [row.sum() for row in rows] == pytest.approx([1.0] * 256, abs=1e-5)
 
 
+def test_some_tiles_are_those_of_all(tiny: Checkpoint) -> None:
+    """A tile that is asked for alone is the same, at the edges of the image, too."""
+    image_HWC = np.random.default_rng(1).integers(0, 256, (70, 100, 3), dtype=np.uint8)
+    inspect = Inspector(tiny, TilingConfig(side=SIDE, overlap=OVERLAP))
+    whole = inspect(image_HWC)
+    for wanted in (whole[-1], whole[0]):
+        (alone,) = inspect(image_HWC, [wanted.corner])
+        np.testing.assert_array_equal(alone.q_MND, wanted.q_MND)
+        np.testing.assert_array_equal(alone.k_MND, wanted.k_MND)
+
+
 def test_places_outside_are_refused(tiny: Checkpoint) -> None:
     """A pixel of another tile, and a head that is not there."""
     (tokens,) = Inspector(tiny, TilingConfig(side=SIDE, overlap=OVERLAP))(np.zeros((64, 64, 3), np.uint8))

@@ -179,6 +179,25 @@ def test_options_reach_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert (config.run.retry_failed, config.run.max_failed) == (True, 0.5)
 
 
+def test_the_page_is_wanted_or_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By option, else by MASKLAKE_REPORT, else by the file, else by what is installed."""
+    file = tmp_path / "job.toml"
+    file.write_text("run.report = true")
+    calls = segment_is(monkeypatch, summary(1, 0))
+    usual = ("segment", "/in", "--table", "/out")
+    told: dict[tuple[str, ...], dict[str, bool | None]] = {
+        usual: {"": None, "no": False, "yes": True},
+        (*usual, "--config", str(file)): {"": True, "no": False},
+        (*usual, "--no-report"): {"": False, "yes": False},
+        (*usual, "--report"): {"no": True},
+    }
+    for arguments, cases in told.items():
+        for variable, wanted in cases.items():
+            monkeypatch.setenv("MASKLAKE_REPORT", variable)
+            assert run(*arguments).exit_code == 0
+            assert calls[-1].run.report is wanted, (arguments, variable)
+
+
 def test_done_exits_with_0(monkeypatch: pytest.MonkeyPatch) -> None:
     """The summary goes to standard output."""
     segment_is(monkeypatch, summary(20, 2))

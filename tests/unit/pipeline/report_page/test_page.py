@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from models.checkpoint import Checkpoint
 from pipeline.config import Recipe, StorageConfig
 from pipeline.encode import encode_grey, encode_mask
 from pipeline.errors import ConfigError, TableError
@@ -36,7 +37,7 @@ class Page(HTMLParser):
         self.feed(html.decode())
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.scripts += tag == "script"
+        self.scripts += tag == "script" and dict(attributes).get("type") != "application/json"
         for name, value in attributes:
             if name in {"src", "href", "xlink:href", "action", "srcset"}:
                 self.addresses.add((value or "").partition(":")[0] if ":" in (value or "") else value or "")
@@ -47,10 +48,12 @@ class Page(HTMLParser):
         self.text += data
 
 
-def with_pictures(folder: Path, count: int, *, side: int = 64, name: str = "") -> Table:
+def with_pictures(
+    folder: Path, count: int, *, side: int = 64, name: str = "", model: str = "", digest: str = "c" * 64
+) -> Table:
     """Return a table of one finished run over real images with names and a class of that sort."""
     table = Table.open_or_create(str(folder / "masks"), CONFIG)
-    recipe = Recipe(checkpoint="c" * 64, classes=("ground", f"cell{name}"), side=64, overlap=0)
+    recipe = Recipe(checkpoint=digest, classes=("ground", f"cell{name}"), side=64, overlap=0)
     rows = []
     for index in range(count):
         file = folder / f"{index}.png"
@@ -85,7 +88,11 @@ def with_pictures(folder: Path, count: int, *, side: int = 64, name: str = "") -
     for some in (rows, [bad]):
         table.commit([write_part(pa.Table.from_pylist(some, schema=ROW), table.uri, CONFIG)])
     told = {
-        "config": {"run": {"max_failed": 0.9}, "source": {"uri": f"file:///in/{name}"}, "model": name},
+        "config": {
+            "run": {"max_failed": 0.9},
+            "source": {"uri": f"file:///in/{name}"},
+            "model": model or name,
+        },
         "recipe": recipe.model_dump(mode="json"),
         "versions": {"masklake": name},
         "nodes": [{"cpus": 2, "gpus": 0}],
@@ -142,6 +149,33 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "\\u202e" in page.text
 
 
+def test_places_that_can_be_asked(tmp_path: Path, checkpoint_folder: Path, tiny: Checkpoint) -> None:
+    """The page has the tokens of each image that it shows, once, and says how exact they are.
+
+    Images as large as here have many tiles, and noise takes the most bytes: it is small enough all the same.
+    """
+    table = with_pictures(tmp_path, 30, side=512, model=str(checkpoint_folder), digest=tiny.digest)
+    made = make_page(table, None, CONFIG)
+    assert len(made.html) <= MOST_BYTES
+    text = made.html.decode()
+    data = json.loads(re.search(r'<script type="application/json" id="tokens">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    keys = set(re.findall(r'data-key="(\d+)"', text))
+    assert set(data["images"]) == keys
+    assert all(len(one["tiles"]) > 1 and not one["whole"] for one in data["images"].values())
+    assert {tile["block"] for one in data["images"].values() for tile in one["tiles"]} == {"level2"}
+    assert "no weight of it is further than 0.00" in text
+    assert "can be asked where it looks" not in text
+
+
+def test_no_place_can_be_asked(tmp_path: Path) -> None:
+    """Of a network that is gone: the page says so, and is otherwise whole."""
+    made = make_page(with_pictures(tmp_path, 20, model="/nowhere/cells@0123456789abcdef"), None, CONFIG)
+    page = Page(made.html)
+    assert "No place can be asked where it looks: --model /nowhere/cells: no checkpoint there" in page.text
+    assert b"tokens" not in made.html.partition(b"<dialog")[2].partition(b"<script>")[0]
+    assert made.pictures == 24
+
+
 def test_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures become smaller, then fewer, until the page fits; at last there are none."""
     table = with_pictures(tmp_path, 24, side=512)
@@ -161,6 +195,7 @@ def test_sources_that_are_gone(tmp_path: Path) -> None:
         file.unlink()
     made = make_page(table, None, CONFIG)
     assert "source not available" in Page(made.html).text
+    assert "Not one source image could be read" in Page(made.html).text
     assert made.html.count(b'class="mask alone"') == made.pictures > 0
 
 
