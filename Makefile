@@ -54,8 +54,8 @@ chaos: $(READY) ## hurt runs in every way, and count what is lost, doubled or wr
 	$(BIN)/python -m tests.faults
 
 SECONDS ?= 600
-fuzz: $(READY) ## feed each reader of bytes with hostile ones (SECONDS=600 for each of the four)
-	for target in images masks manifests configs; do \
+fuzz: $(READY) ## feed each reader of bytes with hostile ones (SECONDS=600 for each of the five)
+	for target in images masks manifests configs labels; do \
 	  $(BIN)/python -m tests.fuzz.$$target -max_total_time=$(SECONDS) || exit 1; \
 	done
 
