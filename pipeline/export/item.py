@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.encode import decode_mask
 
+WORK: Final = ".masklake-export"  # folder of what an unfinished export has done
 STEM: Final = 60  # characters of an object's name that stay in a file's name
 SUFFIXES: Final = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
 
@@ -24,6 +25,9 @@ class Item:
 
     row: Mapping[str, Any]  # the columns of pipeline/export/selection.py
     classes: tuple[str, ...]  # names by class id; 0 is the background
+    images: bool = False  # whether the images go along
+    source: bytes | None = None  # the image, if it goes along and is still the one that was segmented
+    confidence_HW: NDArray[np.uint8] | None = None  # winning probability, 255 is 1; None: not known
     labels_HW: NDArray[np.uint8] = field(init=False)  # class ids
 
     def __post_init__(self) -> None:

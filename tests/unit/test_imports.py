@@ -45,8 +45,15 @@ LAYERS = (
         "train.tables",
     ),  # blocks composes the stages
     ("plan", "features", "meters", "query", "train.sources"),
-    ("export.documents", "export.item", "export.label_studio_rle", "export.regions", "export.selection"),
-    ("export.coco", "export.label_studio", "export.simple"),
+    (
+        *("export.colours", "export.confidence", "export.documents", "export.item"),
+        *("export.label_studio_rle", "export.listed", "export.originals", "export.regions"),
+    ),
+    ("export.folder", "export.pieces", "export.selection"),
+    (
+        *("export.coco", "export.cvat", "export.geojson", "export.huggingface", "export.label_studio"),
+        *("export.objects", "export.panoptic", "export.simple"),
+    ),
     ("export.formats",),
     ("export.run",),
     ("report", "quote"),
@@ -136,6 +143,8 @@ ONLY_IN = {
     "vl_convert": ("pipeline.report_page.charts",),
     "kornia": ("pipeline.train.augment", "pipeline.train.losses"),
     "scipy": ("pipeline.drift", "pipeline.export.regions"),
+    "shapely": ("pipeline.export.geojson",),
+    "skimage": ("pipeline.export.objects",),
     "matplotlib": ("pipeline.train.pictures",),
     "pycocotools": ("pipeline.export.coco", "pipeline.train.labels"),
     "PIL": (
@@ -146,7 +155,7 @@ ONLY_IN = {
         "pipeline.specimens",
         "pipeline.report_page.pictures",
         "pipeline.demo",
-        "pipeline.export.item",
+        "pipeline.export.panoptic",
         "pipeline.train.grid",
         "pipeline.train.labels",
     ),
