@@ -49,8 +49,9 @@ def export(
 ) -> int:
     """Write the masks of a table into a folder, in a format that other tools read.
 
-    Of each object the newest mask is taken. What was interrupted goes on; done twice, there is nothing to do.
-    File names are made of harmless letters and the image's id; `index.jsonl` says which URI each stands for.
+    Of each object of the bucket the newest mask is taken. What was interrupted goes on; done twice, there is
+    nothing to do. File names are made of harmless letters and the image's id; `index.jsonl` says which URI
+    each stands for.
 
     **Examples**
 
@@ -98,11 +99,11 @@ def _tell(done: "Exported") -> int:
         typer.secho(f"{len(done.unreadable):,} images were not exported", err=True, fg="red")
     _tell_lost(done.gone, "did not go along, since they could not be read")
     _tell_lost(done.unsure, "have objects without confidence, since it could not be computed")
-    return 3 if done.unreadable or done.gone.count or done.unsure.count else 0
+    return 3 if done.unreadable or done.gone.images or done.unsure.images else 0
 
 
 def _tell_lost(told: "Told", what: str) -> None:
-    if told.count:
-        typer.secho(f"{told.count:,} images {what}; the first:", err=True, fg="red")
+    if told.images:
+        typer.secho(f"{told.images:,} images {what}; the first:", err=True, fg="red")
     for line in told.some:
         typer.secho(f"  {shown(line)}", err=True, fg="red")

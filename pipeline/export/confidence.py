@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import PredictConfig, Recipe, StorageConfig, TilingConfig
 from pipeline.decode import decode
-from pipeline.errors import ConfigError, DecodeError, FetchError, ImageError, ModelError
+from pipeline.errors import ConfigError, DecodeError, FetchError, ImageError, LimitError, ModelError
 from pipeline.registry.checkpoints import CheckpointFiles, fetch_checkpoint
 
 if TYPE_CHECKING:
@@ -111,7 +111,11 @@ def _files(model: str, digest: str, config: StorageConfig) -> CheckpointFiles:
 def _image(row: Mapping[str, Any], content: bytes | FetchError, channels: int) -> NDArray[np.uint8]:
     if isinstance(content, FetchError):
         raise content
-    image_HWC = decode(content, channels=channels, max_pixels=row["width"] * row["height"])
-    if image_HWC.shape[:2] != (row["height"], row["width"]):
-        raise DecodeError(f"the image is {image_HWC.shape[1]} x {image_HWC.shape[0]} px, its mask is not")
+    width, height = row["width"], row["height"]
+    try:
+        image_HWC = decode(content, channels=channels, max_pixels=width * height)
+    except LimitError as error:
+        raise DecodeError(f"the image is larger than its mask, which is {width} x {height} px") from error
+    if image_HWC.shape[:2] != (height, width):
+        raise DecodeError(f"the image has not the {width} x {height} px of its mask")
     return image_HWC

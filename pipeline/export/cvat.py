@@ -77,7 +77,7 @@ def finish(parts: Callable[[], Iterable[dict[str, Any]]], out: Path, classes: tu
                     file.write(f"{_quoted(name)}\n".encode())
     beside.replace(out / "annotations.zip")
     labels = [
-        {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*rgb), "type": "mask", "attributes": []}
+        {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*rgb), "type": "any", "attributes": []}
         for name, rgb in list(zip(names, colours, strict=True))[1:]
     ]
     put(out / "labels.json", json.dumps(labels, indent=2).encode())

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError
 from pipeline.export.item import Item, put
 from pipeline.export.regions import components
 
@@ -24,10 +23,7 @@ if TYPE_CHECKING:
 
 def write(item: Item, out: Path) -> dict[str, Any]:
     """Write `geojson/STEM.geojson`."""
-    try:
-        import shapely  # here: the other formats do without
-    except ImportError as error:
-        raise ConfigError("GeoJSON needs shapely: pip install 'masklake[export]'") from error
+    import shapely  # here: the other formats do without
 
     numbers_HW, classes = components(item.labels_HW)
     areas = np.bincount(numbers_HW.ravel(), minlength=len(classes) + 1)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.encode import decode_mask
+from pipeline.errors import DecodeError
 
 WORK: Final = ".masklake-export"  # folder of what an unfinished export has done
 STEM: Final = 60  # characters of an object's name that stay in a file's name
@@ -32,6 +33,8 @@ class Item:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels_HW", decode_mask(self.png))
+        if self.confidence_HW is not None and self.confidence_HW.shape != self.labels_HW.shape:
+            raise DecodeError("its mask has not the size of the image")
 
     @property
     def png(self) -> bytes:

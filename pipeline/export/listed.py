@@ -5,6 +5,7 @@ Such are the lists that `masklake pick --out` and the gallery write.
 
 import csv
 import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +48,13 @@ def read_list(file: Path) -> Listed:
     """Return what a list names. Raises ConfigError, one line, if it cannot be read or names nothing."""
     try:
         text = file.read_text(encoding="utf-8-sig")
-        rows = list(csv.reader(text.splitlines(keepends=True), strict=True)) if _is_csv(file) else []
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) if _is_csv(file) else []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"--list {file}: expected a CSV file, or a text file of URIs: {error}") from error
+    columns: tuple[str, ...] = ("uri",)
+    names: set[tuple[str, ...]]
     if not _is_csv(file):
-        columns: tuple[str, ...] = ("uri",)
-        names = {(_uri(line.strip()),) for line in text.splitlines() if line.strip()}
+        names = {(_uri(line.rstrip("\r")),) for line in text.split("\n") if line.strip()}
     else:
         columns, names = _of_table(file, [row for row in rows if row])
     if not names:

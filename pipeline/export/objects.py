@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from pipeline.errors import ConfigError
 from pipeline.export.item import Item
 from pipeline.export.pieces import groups, join
 from pipeline.export.regions import components
@@ -40,19 +39,16 @@ MEASURED: Final = (
 
 def write(item: Item, out: Path) -> dict[str, Any]:  # noqa: ARG001 - as all formats
     """Return the rows of one image's objects."""
-    try:
-        from skimage.measure import regionprops_table  # here: the other formats do without
-    except ImportError as error:
-        raise ConfigError("objects need scikit-image: pip install 'masklake[export]'") from error
+    from skimage.measure import regionprops_table  # here: the other formats do without
 
     numbers_HW, classes = components(item.labels_HW)
     if not classes:
         return {"rows": []}
     asked = MEASURED if item.confidence_HW is None else (*MEASURED, "intensity_mean")
-    found = {
-        name: values.tolist()
-        for name, values in regionprops_table(numbers_HW, item.confidence_HW, properties=asked).items()
-    }
+    table = regionprops_table(  # type: ignore[no-untyped-call]
+        numbers_HW, item.confidence_HW, properties=asked
+    )
+    found = {name: values.tolist() for name, values in table.items()}
     row = item.row
     common = {name: row[name] for name in ("image_id", "uri", "run_id", "recipe", "model")}
     common["image_confidence"] = row["confidence"]

@@ -33,7 +33,7 @@ def components(labels_HW: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[in
     """
     numbers_HW = np.zeros(labels_HW.shape, np.int32)
     classes: list[int] = []
-    for label in np.unique(labels_HW):
+    for label in np.flatnonzero(np.bincount(labels_HW.ravel())):
         if label == 0:
             continue
         inside_HW = labels_HW == label

@@ -41,7 +41,7 @@ class More:
 class Told(NamedTuple):
     """What there is to say of some images."""
 
-    count: int
+    images: int
     some: tuple[str, ...]  # of them: URI and reason
 
 
@@ -199,7 +199,7 @@ def _finish(out: Path, chosen: dict[str, Format], selection: Selection) -> dict[
     names = selection.classes or max(
         (tuple(record["classes"]) for record in records(out) if "classes" in record), key=len, default=()
     )  # where the table has no names, numbers for as many as any image has
-    unreadable = []
+    unreadable: list[str] = []
     for name, format_ in chosen.items():
 
         def parts(name: str = name) -> Iterator[dict[str, Any]]:

@@ -86,6 +86,7 @@ def test_an_image_of_many_objects_loses_no_pixel(maker: Maker, out: Path) -> Non
     mask_HW = np.zeros((50, 50), np.uint8)
     mask_HW[::2, ::2] = 1
     mask_HW[::4, ::2] = 2
+    mask_HW[38:48, 38:48] = 0
     mask_HW[40:46, 40:46] = 2
     maker.add_mask("1", mask_HW)
     run.export(maker.table, out, "cvat")

@@ -183,6 +183,18 @@ def test_what_cannot_be_exported_is_one_line(maker: Maker, out: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize("form", ["coco", "geojson", "objects"])
+def test_a_format_without_its_package_says_what_to_install(
+    form: str, maker: Maker, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is written."""
+    maker.add("1")
+    monkeypatch.setattr("pipeline.export.formats.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'masklake\[export\]'"):
+        run.export(maker.table, out, form)
+    assert not out.exists()
+
+
 def test_a_folder_with_something_else_is_refused(maker: Maker, out: Path) -> None:
     """A foreign file, another format, and a table that has more by now: nothing there changes."""
     maker.add("1")

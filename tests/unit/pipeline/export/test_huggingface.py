@@ -34,7 +34,7 @@ def test_images_are_in_the_shards(pictured: Pictured, out: Path) -> None:
     """As the bytes that were segmented, and null where they are gone; no folder is beside."""
     pictured.files[0].unlink()
     done = run.export(pictured.table, out, "huggingface", more=run.More(images=True))
-    assert (done.images, done.gone.count) == (4, 1)
+    assert (done.images, done.gone.images) == (4, 1)
     rows = datasets.load_dataset(str(out), split="train")
     assert {row["uri"]: row["image"] is None for row in rows} == {
         f"file://{path}": path == pictured.files[0] for path in pictured.files

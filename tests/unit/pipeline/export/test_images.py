@@ -31,7 +31,7 @@ def test_images_that_are_gone_or_changed_are_told(pictured: Pictured, out: Path)
     pictured.files[0].unlink()
     pictured.files[1].write_bytes(b"another")
     done = run.export(pictured.table, out, "png", more=MORE)
-    assert (done.images, done.gone.count, done.unreadable) == (4, 2, ())
+    assert (done.images, done.gone.images, done.unreadable) == (4, 2, ())
     assert sorted(line.partition(": ")[0] for line in done.gone.some) == sorted(
         f"file://{path}" for path in pictured.files[:2]
     )

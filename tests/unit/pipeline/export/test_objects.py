@@ -64,7 +64,7 @@ def test_confidence_is_the_networks_own(pictured: Pictured, out: Path) -> None:
     pictured.files[0].unlink()
     pictured.files[1].write_bytes(pictured.files[1].read_bytes() + b" ")
     done = run.export(pictured.table, out, "objects", more=run.More(confidence=True))
-    assert (done.images, done.unsure.count, done.gone.count) == (4, 2, 0)
+    assert (done.images, done.unsure.images, done.gone.images) == (4, 2, 0)
     assert any("gone" in line for line in done.unsure.some)
     assert any("changed" in line for line in done.unsure.some)
     rows = pq.read_table(out / "objects.parquet").to_pylist()
@@ -106,4 +106,4 @@ def test_an_image_of_another_size_has_no_confidence(pictured: Pictured, out: Pat
     path = pictured.files[3]
     Image.new("RGB", (300, 300)).save(path)
     done = run.export(pictured.table, out, "objects", more=run.More(confidence=True))
-    assert done.unsure.count == 1
+    assert done.unsure.images == 1
