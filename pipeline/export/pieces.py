@@ -33,13 +33,14 @@ def _write_whole(path: Path, table: pa.Table) -> None:
 def groups(out: Path, name: str) -> Iterator[pa.Table]:
     """Yield the rows of all parts, in tables that are good row groups."""
     held: list[pa.Table] = []
+    size = rows = 0
     for path in sorted((out / WORK).glob(f"{name}-*.parquet")):
         piece = pq.read_table(path)
-        size, rows = sum(table.nbytes for table in held), sum(table.num_rows for table in held)
         if held and (size + piece.nbytes > GROUP_BYTES or rows + piece.num_rows > GROUP_ROWS):
             yield pa.concat_tables(held)
-            held = []
+            held, size, rows = [], 0, 0
         held.append(piece)
+        size, rows = size + piece.nbytes, rows + piece.num_rows
     if held:
         yield pa.concat_tables(held)
 

@@ -77,7 +77,7 @@ def export(  # noqa: PLR0913 - what is asked for
     chosen = _chosen(name, more)
     listed = read_list(more.listed) if more.listed else None
     asked = {"format": name, "table": table.uri, "where": where, "run": run_id, "recipe": recipe}
-    beside = {"images": more.images, "objects": more.objects, "confidence": more.confidence}
+    beside = {"with_images": more.images, "objects": more.objects, "confidence": more.confidence}
     settings = asked | {"limit": limit, "list": listed.digest if listed else None} | beside
     read_state(out, settings)  # refuses what is not ours before anything is written
     with alone(out), contextlib.closing(Query(table)) as query:
