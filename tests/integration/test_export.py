@@ -103,6 +103,6 @@ def test_images_go_along_and_those_that_are_gone_are_told(finished: Finished, tm
     assert {row["uri"] for row in confidence if row["confidence"] is None} <= {lost}
     assert all(0 < row["confidence"] <= 1 for row in confidence if row["uri"] != lost)
     chosen.write_text("uri\nfile:///nowhere.png\n")
-    result = run(*command)
+    result = run("export", finished.table, tmp_path / "new", "--format", "png", "--list", chosen)
     assert (result.code, len(result.stderr.splitlines())) == (1, 1), result
     assert "no mask of 1 of the 1 images that it names: file:///nowhere.png" in result.stderr
