@@ -1,9 +1,12 @@
 """Colours that differ, for as many classes or objects as a palette holds."""
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
 
+@functools.cache
 def colour_map(count: int = 256) -> NDArray[np.uint8]:
     """Return (count, 3) colours, red, green and blue, of which no two are equal; the first is black.
 
@@ -15,4 +18,5 @@ def colour_map(count: int = 256) -> NDArray[np.uint8]:
         for channel in range(3):
             bit = numbers >> (3 * place + channel) & 1
             colours[:, channel] |= (bit << (7 - place)).astype(np.uint8)
+    colours.setflags(write=False)  # as it is kept
     return colours
