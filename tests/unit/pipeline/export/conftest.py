@@ -90,36 +90,50 @@ def tree(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-class Pictured:
-    """A table of images that are there, with the masks that the tiny network made of them."""
+class Segmented:
+    """Images, and what the tiny network makes of them."""
 
-    def __init__(self, folder: Path, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path) -> None:
         files = [(checkpoint / name).read_bytes() for name in ("config.json", "model.safetensors")]
         loaded = load(*files)
         tiling = TilingConfig(side=32, overlap=0)
-        segmenter = Segmenter(loaded, PredictConfig(), tiling, keep_confidence=True)
-        recipe = Recipe.of(loaded.digest, [one.name for one in loaded.classes], tiling)
+        self.model = f"file://{checkpoint}@{loaded.digest[:16]}"
+        self.recipe = Recipe.of(loaded.digest, [one.name for one in loaded.classes], tiling)
+        sizes = enumerate(range(36, 40))
+        self.images = [np.random.default_rng(i).integers(0, 256, (40, w, 3), np.uint8) for i, w in sizes]
+        results = Segmenter(loaded, PredictConfig(), tiling, keep_confidence=True)(self.images)
+        self.results = [result for result in results if isinstance(result, Segmentation)]
+
+
+@pytest.fixture(scope="session")
+def segmented(checkpoint_folder: Path) -> Segmented:
+    """Four images and their masks."""
+    return Segmented(checkpoint_folder)
+
+
+class Pictured:
+    """A table of images that are there, with the masks that the tiny network made of them."""
+
+    def __init__(self, folder: Path, given: Segmented) -> None:
         maker = Maker(folder)
         self.table = maker.table
         self.files = [folder / "images" / name for name in ("a b.png", "deep/é.png", "<i>.png", "ok.png")]
         self.segmented: dict[str, Segmentation] = {}
-        made = rows("ok", [path.name for path in self.files], run_id="1", recipe=recipe.id).to_pylist()
+        made = rows("ok", [path.name for path in self.files], run_id="1", recipe=given.recipe.id).to_pylist()
         for number, (path, row) in enumerate(zip(self.files, made, strict=True)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng(number).integers(0, 256, (40, 36 + number, 3), np.uint8)
-            Image.fromarray(pixels).save(path)
-            (result,) = segmenter([pixels])
-            assert isinstance(result, Segmentation)
-            self.segmented[f"file://{path}"] = result
-            row |= {"image_id": f"{number:032x}", "uri": f"file://{path}", "width": 36 + number, "height": 40}
+            Image.fromarray(given.images[number]).save(path)
+            result = self.segmented[f"file://{path}"] = given.results[number]
+            height, width = result.labels_HW.shape
+            row |= {"image_id": f"{number:032x}", "uri": f"file://{path}", "width": width, "height": height}
             row |= {"etag": local_tag(path.stat()), "size_bytes": path.stat().st_size}
-            row |= {"model": f"file://{checkpoint}@{loaded.digest[:16]}", "confidence": result.confidence}
+            row |= {"model": given.model, "confidence": result.confidence}
             row |= {"class_pixels": result.class_pixels}
             row["mask"] = {"bytes": encode_mask(result.labels_HW, COLOURS), "path": None}
-        maker.commit(pa.Table.from_pylist(made, schema=ROW), "1", recipe)
+        maker.commit(pa.Table.from_pylist(made, schema=ROW), "1", given.recipe)
 
 
 @pytest.fixture
-def pictured(tmp_path: Path, checkpoint_folder: Path, one_thread: None) -> Pictured:
+def pictured(tmp_path: Path, segmented: Segmented) -> Pictured:
     """A table whose images are there."""
-    return Pictured(tmp_path, checkpoint_folder)
+    return Pictured(tmp_path, segmented)

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.export import originals, run
-from tests.unit.pipeline.export.conftest import Pictured, index, tree
+from tests.unit.pipeline.export.conftest import Maker, Pictured, index, tree
 
 MORE = run.More(images=True)
 
@@ -49,8 +49,9 @@ def test_portions_are_bounded(pictured: Pictured, out: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("form", ["label-studio", "objects"])
-def test_a_format_without_images_says_which_have_them(form: str, pictured: Pictured, out: Path) -> None:
+def test_a_format_without_images_says_which_have_them(form: str, maker: Maker, out: Path) -> None:
     """Nothing is written."""
+    maker.add("1")
     with pytest.raises(ConfigError, match=f"{form} has no place for images; these have: coco"):
-        run.export(pictured.table, out, form, more=MORE)
+        run.export(maker.table, out, form, more=MORE)
     assert not out.exists()

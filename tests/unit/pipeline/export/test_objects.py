@@ -1,5 +1,6 @@
 """Objects: a row each, with measures that can be checked by hand, and their confidence."""
 
+import io
 from pathlib import Path
 
 import duckdb
@@ -8,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.errors import ConfigError, ModelError
-from pipeline.export import run
+from pipeline.errors import ConfigError, DecodeError, ModelError
+from pipeline.export import confidence, run
 from pipeline.export.objects import SCHEMA
 from pipeline.export.regions import components
-from tests.unit.pipeline.export.conftest import CLASSES, Maker, Pictured
+from tests.unit.pipeline.export.conftest import CLASSES, Maker, Pictured, Segmented
 
 
 def test_measures_of_shapes_that_are_known(maker: Maker, out: Path) -> None:
@@ -43,7 +44,7 @@ def test_beside_another_format_all_objects_are_rows(maker: Maker, out: Path) -> 
     """As many as components, in parts of any size; the format itself is what it is without."""
     maker.add("1")
     run.export(maker.table, out, "png", more=run.More(objects=True))
-    counted = duckdb.sql(
+    counted = duckdb.execute(
         f"select uri, count(*), sum(area) from '{out}/objects.parquet' group by all"
     ).fetchall()
     expected = {(uri, len(components(mask)[1]), int((mask > 0).sum())) for uri, mask in maker.masks.items()}
@@ -82,15 +83,16 @@ def test_confidence_is_the_networks_own(pictured: Pictured, out: Path) -> None:
     assert (again.new, again.unsure) == (0, done.unsure)
 
 
+@pytest.mark.parametrize(("model", "words"), [("m@1", "no checkpoint there"), ("", "another checkpoint now")])
 def test_a_checkpoint_that_is_gone_or_another_is_told_before_the_work(
-    pictured: Pictured, maker: Maker, out: Path, tmp_path: Path
+    model: str, words: str, maker: Maker, segmented: Segmented, out: Path
 ) -> None:
     """One line, and nothing is written; without --confidence the same table is exported."""
-    maker.add("9")
-    with pytest.raises(ModelError):
-        run.export(maker.table, out, "objects", run_id="9", more=run.More(confidence=True))
+    maker.add_mask("1", np.ones((4, 5), np.uint8), model=model or segmented.model)
+    with pytest.raises(ModelError, match=words):
+        run.export(maker.table, out, "objects", more=run.More(confidence=True))
     assert not out.exists()
-    assert run.export(maker.table, out, "objects", run_id="9").images
+    assert run.export(maker.table, out, "objects").images == 1
 
 
 def test_confidence_without_objects_is_refused(maker: Maker, out: Path) -> None:
@@ -101,9 +103,10 @@ def test_confidence_without_objects_is_refused(maker: Maker, out: Path) -> None:
     assert not out.exists()
 
 
-def test_an_image_of_another_size_has_no_confidence(pictured: Pictured, out: Path) -> None:
-    """Its row tells the size: what is larger is not even decoded."""
-    path = pictured.files[3]
-    Image.new("RGB", (300, 300)).save(path)
-    done = run.export(pictured.table, out, "objects", more=run.More(confidence=True))
-    assert done.unsure.images == 1
+@pytest.mark.parametrize("size", [(300, 300), (5, 10), (10, 5)])
+def test_an_image_of_another_size_has_no_confidence(size: tuple[int, int]) -> None:
+    """Where the store does not tell versions apart: what is larger is not even decoded."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size).save(buffer, "PNG")
+    with pytest.raises(DecodeError, match="mask"):
+        confidence._image({"width": 10, "height": 6}, buffer.getvalue(), 3)
