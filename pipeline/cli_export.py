@@ -104,6 +104,6 @@ def _tell(done: "Exported") -> int:
 
 def _tell_lost(told: "Told", what: str) -> None:
     if told.images:
-        typer.secho(f"{told.images:,} images {what}; the first:", err=True, fg="red")
+        typer.secho(f"{told.images:,} images {what} (to try again, name a new folder):", err=True, fg="red")
     for line in told.some:
         typer.secho(f"  {shown(line)}", err=True, fg="red")
