@@ -51,9 +51,9 @@ def finished_run(table: Table, run_id: str) -> FinishedRun | None:
         return None
 
 
-def classes_of(table: Table) -> dict[str, tuple[str, ...]]:
-    """Return the names of the classes of each recipe in the table, by its id."""
-    found: dict[str, tuple[str, ...]] = {}
+def recipes_of(table: Table) -> dict[str, Recipe]:
+    """Return the recipes of the table by their ids, as far as its runs tell them."""
+    found: dict[str, Recipe] = {}
     for run_id in table.run_ids():
         try:
             recipe = Recipe.model_validate(
@@ -61,8 +61,13 @@ def classes_of(table: Table) -> dict[str, tuple[str, ...]]:
             )
         except (ValueError, KeyError, TypeError):
             continue  # its rows have no names for their classes
-        found[recipe.id] = recipe.classes
+        found[recipe.id] = recipe
     return found
+
+
+def classes_of(table: Table) -> dict[str, tuple[str, ...]]:
+    """Return the names of the classes of each recipe in the table, by its id."""
+    return {name: recipe.classes for name, recipe in recipes_of(table).items()}
 
 
 def _costs(summary: dict[str, Any]) -> Costs | None:

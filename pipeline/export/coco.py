@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ConfigError
 from pipeline.export.documents import write_object
 from pipeline.export.item import Item
 from pipeline.export.regions import Region, regions
@@ -35,10 +34,7 @@ def write(item: Item, out: Path) -> dict[str, Any]:  # noqa: ARG001 - as all for
 
 def rle(region: Region, height: int, width: int) -> dict[str, Any]:
     """Return COCO's compressed RLE: runs down the columns, packed by pycocotools."""
-    try:
-        import pycocotools.mask  # here: the other formats do without
-    except ImportError as error:
-        raise ConfigError("COCO needs pycocotools: pip install 'masklake[export]'") from error
+    import pycocotools.mask  # here: the other formats do without
 
     padded = np.pad(region.mask_hw, ((1, 1), (0, 0))).astype(np.int8)
     column, start = np.nonzero(np.diff(padded, axis=0).T == 1)

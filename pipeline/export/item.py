@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.encode import decode_mask
+from pipeline.errors import DecodeError
 
+WORK: Final = ".masklake-export"  # folder of what an unfinished export has done
 STEM: Final = 60  # characters of an object's name that stay in a file's name
 SUFFIXES: Final = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
 
@@ -24,10 +26,15 @@ class Item:
 
     row: Mapping[str, Any]  # the columns of pipeline/export/selection.py
     classes: tuple[str, ...]  # names by class id; 0 is the background
+    images: bool = False  # whether the images go along
+    source: bytes | None = None  # the image, if it goes along and is still the one that was segmented
+    confidence_HW: NDArray[np.uint8] | None = None  # winning probability, 255 is 1; None: not known
     labels_HW: NDArray[np.uint8] = field(init=False)  # class ids
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels_HW", decode_mask(self.png))
+        if self.confidence_HW is not None and self.confidence_HW.shape != self.labels_HW.shape:
+            raise DecodeError("its mask has not the size of the image")
 
     @property
     def png(self) -> bytes:

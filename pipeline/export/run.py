@@ -1,29 +1,48 @@
-"""Run an export: rows of a table stream into a folder, part by part, and a killed one goes on.
-
-A part is the record of some images, put there as a whole once their files are. What the parts name is done;
-at the end they are joined into the format's documents, and go.
-"""
+"""Run an export: rows of a table stream into a folder, part by part, and a killed one goes on."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, ImageError, TableError
-from pipeline.export.formats import Format, format_named
-from pipeline.export.item import Item, put
+from pipeline.export import folder, objects
+from pipeline.export.confidence import Networks
+from pipeline.export.folder import STATE, alone, read_state, records
+from pipeline.export.formats import FORMATS, Format, format_named
+from pipeline.export.item import WORK, Item, put
+from pipeline.export.listed import read_list
+from pipeline.export.originals import fetch, portions
+from pipeline.export.pieces import put_piece
 from pipeline.export.selection import COLUMNS, Selection, key_of, select
 from pipeline.query import Query
+from pipeline.runs import recipes_of
 from pipeline.table import Table
 
-STATE: Final = "masklake-export.json"
-WORK: Final = ".masklake-export"
 ROWS: Final = 64  # of a part, and in memory at once
+SOME: Final = 5  # lines that are told of what is missing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class More:
+    """What else was asked for."""
+
+    listed: Path | None = None  # only the images that this file names
+    images: bool = False  # they go along
+    objects: bool = False  # objects.parquet beside the format
+    confidence: bool = False  # of each object, which is computed again
+    storage: StorageConfig = field(default_factory=StorageConfig)  # of the images and checkpoints
+
+
+class Told(NamedTuple):
+    """What there is to say of some images."""
+
+    images: int
+    some: tuple[str, ...]  # of them: URI and reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +52,12 @@ class Exported:
     images: int  # in the folder
     new: int  # of them by this command
     older: int  # rows left out, since a newer one has the same URI
-    unreadable: tuple[str, ...]  # masks that could not be read: URI and reason
+    unreadable: tuple[str, ...]  # masks that could not be read, or written: URI and reason
+    gone: Told  # images that could not go along
+    unsure: Told  # images whose objects have no confidence
 
 
-def export(
+def export(  # noqa: PLR0913 - what is asked for
     table: Table,
     out: Path,
     name: str,
@@ -45,155 +66,162 @@ def export(
     run_id: str | None = None,
     recipe: str | None = None,
     limit: int | None = None,
+    more: More = More(),
     tell: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Exported:
     """Write the masks of a table into a local folder; `tell` hears of images done, and of how many.
 
-    Raises ConfigError for an unknown format, a condition with an error, classes that disagree, and a folder
-    that holds something else; TableError if there is nothing to export, or rows went away meanwhile.
+    Raises ConfigError for an unknown format, a condition or list with an error, classes that disagree, and a
+    folder that holds something else; TableError if there is nothing to export, or rows went away meanwhile.
     """
-    chosen = format_named(name)
+    chosen = _chosen(name, more)
+    listed = read_list(more.listed) if more.listed else None
     asked = {"format": name, "table": table.uri, "where": where, "run": run_id, "recipe": recipe}
-    settings = asked | {"limit": limit}
-    _state(out, settings)  # refuses what is not ours before anything is written
-    with _alone(out), contextlib.closing(Query(table)) as query:
-        state = _state(out, settings)  # again: another export may have come to its end
-        selection = select(query, where=where, run_id=run_id, recipe=recipe, limit=limit)
+    beside = {"with_images": more.images, "objects": more.objects, "confidence": more.confidence}
+    settings = asked | {"limit": limit, "list": listed.digest if listed else None} | beside
+    read_state(out, settings)  # refuses what is not ours before anything is written
+    with alone(out), contextlib.closing(Query(table)) as query:
+        state = read_state(out, settings)  # again: another export may have come to its end
+        selection = select(query, where=where, run_id=run_id, recipe=recipe, limit=limit, listed=listed)
         keys = sorted(key.hex() for key in selection.keys)
-        if state is None:
-            for part in _parts(out):
-                part.unlink()  # of an export whose state somebody removed
-            put(out / WORK / "keys.json", json.dumps(keys).encode())
-            put(out / STATE, json.dumps({**settings, "done": False}).encode())
-        elif state["done"]:
+        if state is not None and state["done"]:
             if state["keys"] != _digest(keys):
                 raise ConfigError(f"{out} holds an earlier state of this table: name another folder")
-            return Exported(
-                images=state["images"], new=0, older=selection.older, unreadable=tuple(state["unreadable"])
-            )
+            return _exported(state, new=0, older=selection.older)
+        networks = None
+        if more.confidence:
+            networks = Networks(selection.networks, recipes_of(table), more.storage)
+        if state is None:
+            folder.clear(out)
+            put(out / WORK / "keys.json", json.dumps(keys).encode())
+            put(out / STATE, json.dumps({**settings, "done": False}).encode())
         elif json.loads((out / WORK / "keys.json").read_bytes()) != keys:
             raise ConfigError(f"{out} was begun with other rows of this table: remove it, or name another")
-        return _go_on(query, selection, out, chosen, settings, tell)
+        new = _Writer(out, chosen, selection, more, networks).write_all(query, tell)
+        done = _finish(out, chosen, selection) | {"keys": _digest(keys)}
+        put(out / STATE, json.dumps({**settings, **done}).encode())
+        return _exported(done, new=new, older=selection.older)
 
 
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the folder. Raises ConfigError if another export does; the system lets go of what died."""
-    new = not out.exists()
-    (out / WORK).mkdir(parents=True, exist_ok=True)
-    with (out / WORK / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(f"{out}: another export is writing into it: wait for it, or stop it") from error
-        try:
-            yield
-        finally:
-            state = out / STATE
-            if not state.exists() or json.loads(state.read_bytes())["done"]:
-                shutil.rmtree(out / WORK, ignore_errors=True)
-            if new and not any(out.iterdir()):
-                out.rmdir()  # nothing was begun
+def _chosen(name: str, more: More) -> dict[str, Format]:
+    """Return the formats to write, by name. Raises ConfigError for what does not go together."""
+    chosen = {name: format_named(name)}
+    if more.objects:
+        chosen[objects.NAME] = format_named(objects.NAME)
+    if more.confidence and objects.NAME not in chosen:
+        raise ConfigError("--confidence is of objects, so it needs --objects, or --format objects")
+    if more.images and chosen[name].images is None:
+        able = ", ".join(known for known, format_ in FORMATS.items() if format_.images)
+        raise ConfigError(f"--images: {name} has no place for images; these have: {able}")
+    return chosen
 
 
-def _go_on(
-    query: Query,
-    selection: Selection,
-    out: Path,
-    chosen: Format,
-    settings: dict[str, Any],
-    tell: Callable[[int, int], None],
-) -> Exported:
-    left = set(selection.keys) - {bytes.fromhex(record["key"]) for record in _records(out)}
-    total, before = len(selection.keys), len(selection.keys) - len(left)
-    number = len(_parts(out))
-    tell(before, total)
-    for batch in query.batches(COLUMNS, where=selection.where, rows=ROWS):
-        rows = [row for row in batch.to_pylist() if key_of(row) in left]
-        if not rows:
-            continue
-        lines = [json.dumps(_written(row, selection, out, chosen)) for row in rows]
-        put(out / WORK / f"part-{number:09d}.jsonl", "".join(f"{line}\n" for line in lines).encode())
-        number += 1
-        left -= {key_of(row) for row in rows}
-        tell(total - len(left), total)
-    if left:
-        raise TableError(f"{len(left):,} rows went away meanwhile: remove {out}, and begin again")
-    unreadable = tuple(record["error"] for record in _records(out) if "error" in record)
-    chosen.finish(lambda: (r["format"] for r in _records(out) if "format" in r), out, _names(out, selection))
-    _write_index(out)
-    keys = sorted(key.hex() for key in selection.keys)
-    done = {"done": True, "images": total - len(unreadable), "unreadable": unreadable, "keys": _digest(keys)}
-    put(out / STATE, json.dumps({**settings, **done, "classes": _names(out, selection)}).encode())
+def _exported(state: dict[str, Any], *, new: int, older: int) -> Exported:
+    (gone, some_gone), (unsure, some_unsure) = state["gone"], state["unsure"]
     return Exported(
-        images=total - len(unreadable), new=total - before, older=selection.older, unreadable=unreadable
+        images=state["images"],
+        new=new,
+        older=older,
+        unreadable=tuple(state["unreadable"]),
+        gone=Told(gone, tuple(some_gone)),
+        unsure=Told(unsure, tuple(some_unsure)),
     )
 
 
-def _written(row: dict[str, Any], selection: Selection, out: Path, chosen: Format) -> dict[str, Any]:
-    """Write one image, and return its record."""
-    key = {"key": key_of(row).hex()}
-    names = selection.classes or tuple(f"class {number}" for number in range(len(row["class_pixels"] or ())))
-    try:
-        item = Item(row, names)
-        if (highest := int(item.labels_HW.max())) >= len(names):
-            return key | {"error": f"{row['uri']}: class id {highest} of {len(names)} classes"}
-    except ImageError as error:
-        return key | {"error": f"{row['uri']}: {error}"}
-    about = {"stem": item.stem, **{name: row[name] for name in ("uri", "image_id", "run_id", "recipe")}}
-    return key | {"about": about, "classes": names, "format": chosen.write(item, out)}
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """What takes rows to their files and records."""
+
+    out: Path
+    chosen: dict[str, Format]
+    selection: Selection
+    more: More
+    networks: Networks | None
+
+    def write_all(self, query: Query, tell: Callable[[int, int], None]) -> int:
+        """Write what is left to do, and return how many images that was."""
+        left = set(self.selection.keys) - {bytes.fromhex(record["key"]) for record in records(self.out)}
+        total, to_do = len(self.selection.keys), len(left)
+        number = folder.count_parts(self.out)
+        tell(total - to_do, total)
+        for batch in query.batches(COLUMNS, where=self.selection.where, rows=ROWS):
+            for portion in portions([row for row in batch.to_pylist() if key_of(row) in left]):
+                self._write(portion, number)
+                number += 1
+                left -= {key_of(row) for row in portion}
+                tell(total - len(left), total)
+        if left:
+            raise TableError(f"{len(left):,} rows went away meanwhile: remove {self.out}, and begin again")
+        return to_do
+
+    def _write(self, rows: Sequence[dict[str, Any]], number: int) -> None:
+        """Write the images of one part, and then that they are done."""
+        contents = fetch(rows, self.more.storage) if self.more.images or self.networks else None
+        unsure = self.networks.confidence(rows, contents) if self.networks and contents else None
+        pieces: dict[str, list[dict[str, Any]]] = {name: [] for name in self.chosen}
+        lines = []
+        for index, row in enumerate(rows):
+            found = {
+                "source": contents[index] if contents and self.more.images else None,
+                "confidence_HW": unsure[index] if unsure else None,
+            }
+            record = self._record(row, found)
+            for name, made in record.get("made", {}).items():
+                pieces[name] += made.pop("rows", ())
+            lines.append(f"{json.dumps(record)}\n")
+        for name, format_ in self.chosen.items():
+            if format_.schema is not None:
+                put_piece(self.out, name, number, pieces[name], format_.schema(self.more.images))
+        put(folder.part_path(self.out, number), "".join(lines).encode())
+
+    def _record(self, row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+        """Write one image, and return its record."""
+        key, uri = {"key": key_of(row).hex()}, row["uri"]
+        count = len(row["class_pixels"] or ())
+        names = self.selection.classes or tuple(f"class {number}" for number in range(count))
+        lost = {name: value for name, value in found.items() if isinstance(value, ImageError)}
+        try:
+            item = Item(row, names, self.more.images, **{**found, **dict.fromkeys(lost)})
+            if (highest := int(item.labels_HW.max())) >= len(names):
+                return key | {"error": f"{uri}: class id {highest} of {len(names)} classes"}
+            made = {name: format_.write(item, self.out) for name, format_ in self.chosen.items()}
+        except ImageError as error:
+            return key | {"error": f"{uri}: {error}"}
+        if item.source is not None and "embedded" not in {format_.images for format_ in self.chosen.values()}:
+            put(self.out / "images" / item.image_name, item.source)
+        about = {"stem": item.stem, **{name: row[name] for name in ("uri", "image_id", "run_id", "recipe")}}
+        reasons = {name: f"{uri}: {error}" for name, error in lost.items()}
+        return key | {"about": about, "classes": names, "made": made, "lost": reasons}
 
 
-def _state(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what an earlier command left; None where there is nothing. Raises ConfigError for all else."""
-    if "://" in str(out) or ":/" in str(out):
-        raise ConfigError(f"{out}: an export goes into a local folder")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file: name an empty or new folder")
-    file = out / STATE
-    if not file.exists():
-        strange = sorted(path.name for path in out.iterdir() if path.name != WORK) if out.exists() else []
-        if strange:
-            raise ConfigError(f"{out} holds something that is no export ({strange[0]}, …): name a new folder")
-        return None
-    try:
-        state: dict[str, Any] = json.loads(file.read_bytes())
-        other = [name for name, value in settings.items() if state[name] != value]
-        if not isinstance(state["done"], bool):
-            raise TypeError("done")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} is not what an export writes: name a new folder") from error
-    if other:
-        told = ", ".join(f"{name} {state[name]!r}, not {settings[name]!r}" for name in other)
-        raise ConfigError(f"{out} holds another export ({told}): name a new folder")
-    return state
+def _finish(out: Path, chosen: dict[str, Format], selection: Selection) -> dict[str, Any]:
+    """Join the records into documents, and return what came of it."""
+    names = selection.classes or max(
+        (tuple(record["classes"]) for record in records(out) if "classes" in record), key=len, default=()
+    )  # where the table has no names, numbers for as many as any image has
+    unreadable: list[str] = []
+    for name, format_ in chosen.items():
 
+        def parts(name: str = name) -> Iterator[dict[str, Any]]:
+            return (record["made"][name] for record in records(out) if "made" in record)
 
-def _parts(out: Path) -> list[Path]:
-    return sorted((out / WORK).glob("part-*.jsonl"))
-
-
-def _records(out: Path) -> Iterator[dict[str, Any]]:
-    for part in _parts(out):
-        with part.open(encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)
-
-
-def _names(out: Path, selection: Selection) -> tuple[str, ...]:
-    """Return the classes; where the table has no names, numbers for as many as any image has."""
-    found: tuple[str, ...] = max(
-        (tuple(r["classes"]) for r in _records(out) if "classes" in r), key=len, default=()
-    )
-    return selection.classes or found
-
-
-def _write_index(out: Path) -> None:
-    """Write index.jsonl: which image each file name stands for."""
+        unreadable += format_.finish(parts, out, names) or ()
+    lost: dict[str, list[str]] = {"source": [], "confidence_HW": []}
+    counts = dict.fromkeys(lost, 0)
     beside = out / ".index.tmp"
-    with beside.open("w", encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(r['about'])}\n" for r in _records(out) if "about" in r)
+    with beside.open("w", encoding="utf-8") as index:
+        for record in records(out):
+            if "error" in record:
+                unreadable.append(record["error"])
+            else:
+                index.write(f"{json.dumps(record['about'])}\n")  # which image each file name stands for
+            for what, reason in record.get("lost", {}).items():
+                counts[what] += 1
+                lost[what] += [reason] if len(lost[what]) < SOME else []
     beside.replace(out / "index.jsonl")
+    gone, unsure = ((counts[what], lost[what]) for what in ("source", "confidence_HW"))
+    done = {"images": len(selection.keys) - len(unreadable), "unreadable": unreadable}
+    return {"done": True, **done, "gone": gone, "unsure": unsure, "classes": names}
 
 
 def _digest(keys: list[str]) -> str:

@@ -1,10 +1,12 @@
 """Which rows an export takes: masks that fulfil the condition, one an object, whose classes agree."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline.errors import ConfigError, TableError
+from pipeline.export.listed import Listed
 from pipeline.query import Query
 
 COLUMNS: Final = ("image_id", "uri", "name", "etag", "size_bytes", "width", "height", "mask", "class_pixels",
@@ -18,7 +20,7 @@ class Selection:
     where: str
     keys: frozenset[bytes]
     classes: tuple[str, ...]  # empty: the table does not tell
-    recipes: tuple[str, ...]
+    networks: tuple[tuple[str, str], ...]  # model and recipe of each row, each pair once
     older: int  # rows left out, since a newer one has the same URI
 
 
@@ -30,12 +32,18 @@ def key_of(row: dict[str, Any]) -> bytes:
 
 
 def select(
-    query: Query, *, where: str | None, run_id: str | None, recipe: str | None, limit: int | None
+    query: Query,
+    *,
+    where: str | None,
+    run_id: str | None,
+    recipe: str | None,
+    limit: int | None,
+    listed: Listed | None = None,
 ) -> Selection:
     """Return the rows to export: of each URI the newest. `limit` takes a sample that is always the same.
 
-    Raises ConfigError for a condition with an error, and where recipes disagree on the classes; TableError
-    where nothing is left.
+    Raises ConfigError for a condition with an error, a list that names what is not in the table, and where
+    recipes disagree on the classes; TableError where nothing is left.
     """
     if where is not None:
         query.check(where)
@@ -52,16 +60,23 @@ def select(
         full += f" and ({where}\n)"
     newest: dict[bytes, tuple[Any, str, bytes]] = {}
     classes: dict[str, tuple[str, ...]] = {}
+    networks: set[tuple[str, str]] = set()
+    found: set[tuple[str, ...]] = set()
     rows = 0
-    asked = ["uri", "image_id", "run_id", "recipe", "finished_at", "classes"]
-    for batch in query.batches(asked, where=full):
-        for row in batch.to_pylist():
-            rows += 1
-            classes[row["recipe"]] = tuple(row["classes"] or ())
-            place = hashlib.blake2b(row["uri"].encode(), digest_size=16).digest()
-            mine = (row["finished_at"], row["run_id"], key_of(row))
-            if place not in newest or mine > newest[place]:
-                newest[place] = mine
+    asked = ["uri", "image_id", "run_id", "recipe", "model", "finished_at", "classes"]
+    for row in _rows(query, asked, full):
+        if listed is not None:
+            if listed.key(row) not in listed.names:
+                continue
+            found.add(listed.key(row))
+        rows += 1
+        classes[row["recipe"]] = tuple(row["classes"] or ())
+        networks.add((row["model"], row["recipe"]))
+        place = hashlib.blake2b(row["uri"].encode(), digest_size=16).digest()
+        mine = (row["finished_at"], row["run_id"], key_of(row))
+        newest[place] = max(mine, newest.get(place, mine))
+    if listed is not None:
+        _check_names(query, listed, found)
     if not rows:
         raise TableError(_nothing(query, full != "status = 'ok'"))
     if len(set(classes.values())) > 1:
@@ -74,9 +89,24 @@ def select(
         where=full,
         keys=frozenset(keys[:limit]),
         classes=next(iter(classes.values())),
-        recipes=tuple(sorted(classes)),
+        networks=tuple(sorted(networks)),
         older=rows - len(newest),
     )
+
+
+def _rows(query: Query, columns: Sequence[str], where: str) -> Iterator[dict[str, Any]]:
+    for batch in query.batches(columns, where=where):
+        yield from batch.to_pylist()
+
+
+def _check_names(query: Query, listed: Listed, found: set[tuple[str, ...]]) -> None:
+    """Raise ConfigError if a list names what has no mask in the table, whatever the condition."""
+    lost = set(listed.names - found)
+    if lost:
+        for row in _rows(query, listed.columns, "status = 'ok'"):
+            lost.discard(listed.key(row))
+    if lost:
+        raise ConfigError(listed.missing(lost, query.table.uri))
 
 
 def _nothing(query: Query, filtered: bool) -> str:

@@ -1,15 +1,21 @@
 """`masklake export` as a user runs it, over the table of a real run."""
 
 import json
+import signal
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from PIL import Image
 from pycocotools.coco import COCO
 
 from pipeline.encode import decode_mask
-from tests.integration.commands import run
+from pipeline.export.folder import count_parts
+from tests.integration.commands import Running, run
 from tests.integration.conftest import Finished
+from tests.unit.pipeline.export.conftest import Maker
 
 
 def test_masks_come_out_once_and_as_they_are(finished: Finished, tmp_path: Path) -> None:
@@ -44,3 +50,59 @@ def test_coco_and_its_errors(finished: Finished, tmp_path: Path) -> None:
         assert words in result.stderr
         assert len(result.stderr.splitlines()) == 1, result
     assert not (tmp_path / "new").exists()
+
+
+def test_a_killed_export_goes_on(tmp_path: Path) -> None:
+    """kill -9 in its middle: the same command ends it, and nothing is lost, doubled or left behind."""
+    maker = Maker(tmp_path)
+    maker.add("1", tuple(f"scan {number}.png" for number in range(640)))
+    command = ["export", maker.table.uri, tmp_path / "out", "--format", "cvat", "--objects"]
+    with Running(*command, environment={}) as running:
+        running.until(lambda: count_parts(tmp_path / "out") >= 3, "some parts are done")
+        running.process.kill()
+        assert running.process.wait() == -signal.SIGKILL
+    done = count_parts(tmp_path / "out")
+    assert 0 < done < 10
+    assert not list((tmp_path / "out").glob("*.zip"))
+    result = run(*command)
+    assert result.code == 0, result
+    assert "640 images as cvat" in result.stdout
+    with zipfile.ZipFile(tmp_path / "out" / "annotations.zip") as archive:
+        assert archive.testzip() is None
+        assert len(archive.namelist()) == 2 + 2 * 640
+        assert len(set(archive.namelist())) == 2 + 2 * 640
+    objects = pq.read_table(tmp_path / "out" / "objects.parquet")
+    assert pc.sum(objects["area"]).as_py() == sum(int((mask > 0).sum()) for mask in maker.masks.values())
+    assert len(objects.group_by(["image_id", "number"]).aggregate([])) == len(objects)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("annotations.zip", "index.jsonl", "labels.json", "masklake-export.json", "objects.parquet")
+    ]
+
+
+def test_images_go_along_and_those_that_are_gone_are_told(finished: Finished, tmp_path: Path) -> None:
+    """The export ends with 3, as for masks that cannot be read; a list and its errors are one line each."""
+    lost, *rest = sorted(finished.good)
+    chosen = tmp_path / "chosen.csv"
+    chosen.write_text("uri\n" + "".join(f'"{uri}"\n' for uri in (lost, rest[0])))
+    command = ["export", finished.table, tmp_path / "out", "--format", "png", "--images", "--list", chosen]
+    path = Path(lost.removeprefix("file://"))
+    aside = path.rename(tmp_path / "aside")
+    try:
+        result = run(*command, "--objects", "--confidence")
+    finally:
+        aside.rename(path)
+    assert result.code == 3, result
+    assert "2 images as png" in result.stdout
+    assert "1 images did not go along" in result.stderr
+    assert "1 images have objects without confidence" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 1
+    confidence = pq.read_table(
+        tmp_path / "out" / "objects.parquet", columns=["uri", "confidence"]
+    ).to_pylist()
+    assert {row["uri"] for row in confidence if row["confidence"] is None} <= {lost}
+    assert all(0 < row["confidence"] <= 1 for row in confidence if row["uri"] != lost)
+    chosen.write_text("uri\nfile:///nowhere.png\n")
+    result = run("export", finished.table, tmp_path / "new", "--format", "png", "--list", chosen)
+    assert (result.code, len(result.stderr.splitlines())) == (1, 1), result
+    assert "no mask of 1 of the 1 images that it names: file:///nowhere.png" in result.stderr

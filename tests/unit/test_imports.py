@@ -50,8 +50,15 @@ LAYERS = (
     ),  # blocks composes the stages
     ("train.label_files",),
     ("plan", "features", "meters", "query", "train.sources"),
-    ("export.documents", "export.item", "export.regions", "export.selection"),
-    ("export.coco", "export.label_studio", "export.simple"),
+    (
+        *("export.colours", "export.confidence", "export.documents", "export.item"),
+        *("export.listed", "export.originals", "export.regions"),
+    ),
+    ("export.folder", "export.pieces", "export.selection"),
+    (
+        *("export.coco", "export.cvat", "export.geojson", "export.huggingface", "export.label_studio"),
+        *("export.objects", "export.panoptic", "export.simple"),
+    ),
     ("export.formats",),
     ("export.run",),
     ("report", "quote"),
@@ -141,6 +148,8 @@ ONLY_IN = {
     "vl_convert": ("pipeline.report_page.charts",),
     "kornia": ("pipeline.train.augment", "pipeline.train.losses"),
     "scipy": ("pipeline.drift", "pipeline.export.regions"),
+    "shapely": ("pipeline.export.geojson",),
+    "skimage": ("pipeline.export.objects",),
     "matplotlib": ("pipeline.train.pictures",),
     "pycocotools": ("pipeline.export.coco", "pipeline.train.annotations"),
     "PIL": (
@@ -151,7 +160,7 @@ ONLY_IN = {
         "pipeline.specimens",
         "pipeline.report_page.pictures",
         "pipeline.demo",
-        "pipeline.export.item",
+        "pipeline.export.panoptic",
         "pipeline.train.grid",
         "pipeline.train.labels",
     ),

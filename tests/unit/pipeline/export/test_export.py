@@ -1,87 +1,22 @@
 """Masks on their way out of a table: each format read back, and whatever stops an export."""
 
 import json
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from pycocotools.coco import COCO
 
-from pipeline.config import Recipe, StorageConfig
-from pipeline.encode import decode_mask, encode_mask
+from pipeline.config import Recipe
+from pipeline.encode import decode_mask
 from pipeline.errors import ConfigError, LabelError, MasklakeError, TableError
-from pipeline.export import label_studio_rle, run
+from pipeline.export import folder, label_studio_rle, run
 from pipeline.export.formats import FORMATS
-from pipeline.schema import ROW
-from pipeline.table import Table, write_part
-from tests.unit.pipeline.conftest import NOW, rows
-
-COLOURS = [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
-CLASSES = ("ground", "<script>", 'a "quoted"\nname')
-NAMES = ("../../up.png", "<script>.jpg", "\u202ertl\n.png", "..", "same.png", "x/same.png", "'; --", "🦠.tif")
-LOCAL = StorageConfig()
-
-
-def labels(seed: int) -> NDArray[np.uint8]:
-    """Return blobs of three classes that touch all edges."""
-    coarse = np.random.default_rng(seed).integers(0, 3, (5, 7), np.uint8)
-    return np.ascontiguousarray(np.kron(coarse, np.ones((4, 5), np.uint8))[:19, :33])
-
-
-class Maker:
-    """A table of hostile names, and the masks that it holds, by URI."""
-
-    def __init__(self, folder: Path) -> None:
-        self.table = Table.open_or_create(str(folder / "masks"), LOCAL)
-        self.masks: dict[str, NDArray[np.uint8]] = {}
-
-    def add(self, run_id: str, names: tuple[str, ...] = NAMES, classes: tuple[str, ...] = CLASSES,
-            *, seed: int = 0, later: int = 0) -> str:  # fmt: skip
-        """Commit a run; return its recipe."""
-        recipe = Recipe(checkpoint="c", classes=classes, side=256, overlap=0)
-        made = rows("ok", names, run_id=run_id, recipe=recipe.id).to_pylist()
-        for number, row in enumerate(made, start=seed):
-            mask = labels(number)
-            self.masks[row["uri"]] = mask
-            row |= {"image_id": f"{number:032x}", "width": 33, "height": 19, "confidence": number / 100}
-            row |= {"finished_at": NOW + timedelta(days=later)}
-            row["mask"] = {"bytes": encode_mask(mask, COLOURS), "path": None}
-        self.commit(pa.Table.from_pylist(made, schema=ROW), run_id, recipe)
-        return recipe.id
-
-    def commit(self, made: pa.Table, run_id: str, recipe: Recipe) -> None:
-        """Commit rows, and say of what recipe the run is."""
-        self.table.commit([write_part(made, self.table.uri, LOCAL)])
-        told = json.dumps({"recipe": recipe.model_dump(mode="json")}).encode()
-        self.table.write_run_file(run_id, "config.json", told)
-
-
-@pytest.fixture
-def maker(tmp_path: Path) -> Maker:
-    """An empty table."""
-    return Maker(tmp_path)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """A folder that is not there yet."""
-    return tmp_path / "out"
-
-
-def index(out: Path) -> dict[str, str]:
-    """Return the stem of each URI."""
-    lines = (out / "index.jsonl").read_text(encoding="utf-8").splitlines()
-    return {record["uri"]: record["stem"] for record in map(json.loads, lines)}
-
-
-def tree(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+from tests.unit.pipeline.conftest import rows
+from tests.unit.pipeline.export.conftest import CLASSES, NAMES, Maker, index, tree
 
 
 @pytest.mark.parametrize("form", ["png", "numpy"])
@@ -166,7 +101,7 @@ def test_a_killed_export_goes_on(form: str, maker: Maker, out: Path, monkeypatch
     maker.add("1")
     monkeypatch.setattr(run, "ROWS", 3)
     peace = out.with_name("peace")
-    run.export(maker.table, peace, form)
+    images = run.export(maker.table, peace, form).images
 
     class Killed(BaseException):
         pass
@@ -188,10 +123,10 @@ def test_a_killed_export_goes_on(form: str, maker: Maker, out: Path, monkeypatch
         patch.setitem(FORMATS, form, chosen._replace(finish=broken))
         with pytest.raises(Killed):
             run.export(maker.table, out, form)
-    assert run.export(maker.table, out, form).images == len(NAMES)
+    assert run.export(maker.table, out, form).images == images
     assert tree(out) == tree(peace)
     again = run.export(maker.table, out, form)
-    assert (again.images, again.new) == (len(NAMES), 0)
+    assert (again.images, again.new) == (images, 0)
     assert tree(out) == tree(peace)
 
 
@@ -248,6 +183,18 @@ def test_what_cannot_be_exported_is_one_line(maker: Maker, out: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize("form", ["coco", "geojson", "objects"])
+def test_a_format_without_its_package_says_what_to_install(
+    form: str, maker: Maker, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is written."""
+    maker.add("1")
+    monkeypatch.setattr("pipeline.export.formats.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'masklake\[export\]'"):
+        run.export(maker.table, out, form)
+    assert not out.exists()
+
+
 def test_a_folder_with_something_else_is_refused(maker: Maker, out: Path) -> None:
     """A foreign file, another format, and a table that has more by now: nothing there changes."""
     maker.add("1")
@@ -292,7 +239,7 @@ def test_a_mask_that_is_none_is_told_and_left_out(maker: Maker, out: Path) -> No
 def test_two_exports_into_one_folder_are_not_one(maker: Maker, out: Path) -> None:
     """The second is refused, also where the first has only just begun, and changes nothing."""
     maker.add("1")
-    with run._alone(out), pytest.raises(ConfigError, match="another export is writing into it"):
+    with folder.alone(out), pytest.raises(ConfigError, match="another export is writing into it"):
         run.export(maker.table, out, "png")
     assert not out.exists()
     assert run.export(maker.table, out, "png").images == len(NAMES)
