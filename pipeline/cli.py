@@ -15,6 +15,7 @@ import typer
 from pipeline.cli_doctor import doctor
 from pipeline.cli_errors import one_line
 from pipeline.cli_export import export
+from pipeline.cli_view import view
 from pipeline.cli_models import models
 from pipeline.cli_options import AsEvents, AsJson, Config, Debug, Endpoint, RegistryOption
 from pipeline.cli_table import COMMANDS as TABLE_COMMANDS
@@ -295,6 +296,7 @@ def _settings(file: Path | None, options: dict[str, Any]) -> "JobConfig":
 for _name, _command in TABLE_COMMANDS.items():
     app.command(_name)(_command)
 app.command("export")(export)
+app.command("view")(view)
 app.command("finetune")(finetune)
 app.add_typer(models, name="models")
 app.command("doctor")(doctor)

@@ -7,6 +7,7 @@ browser, so it is taken apart before it runs: it can compare, and call nothing t
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -47,6 +48,7 @@ COLUMNS: Final[Mapping[str, str]] = {
 # What only programs ask for: too large, or of no use in a comparison.
 OTHERS: Final = ("etag", "mask", "class_pixels", "attention", "attention_map", "classes")
 
+SHARE: Final = re.compile(r"share\['((?:[^']|'')*)'\]")  # of one class, to sort by
 PREFIX: Final = "SELECT * FROM images WHERE "
 FUNCTIONS: Final = frozenset(
     {
@@ -146,10 +148,21 @@ class Query:
             ((count,),) = self._relation(["image_id"], where, ()).aggregate("count(*)").fetchall()
         return int(count)
 
+    def sort_key(self, name: str) -> str:
+        """Return the expression of a column that rows can be sorted by, or of share['CLASS'].
+
+        Raises ConfigError if there is none.
+        """
+        if (part := SHARE.fullmatch(name)) and part[1].replace("''", "'") in self.class_names:
+            return name
+        if name not in COLUMNS or name == "share":
+            raise ConfigError(f"rows cannot be sorted by {name!r}: {', '.join(COLUMNS)} (share['CLASS'])")
+        return name
+
     def _relation(
         self, columns: Sequence[str], where: str | None, order: Sequence[tuple[str, bool]]
     ) -> duckdb.DuckDBPyRelation:
-        for name in [*columns, *(name for name, _ in order)]:
+        for name in columns:
             if name not in COLUMNS and name not in OTHERS:
                 raise ConfigError(f"there is no column {name!r}: {', '.join(COLUMNS)}")
         text = "FROM images"
@@ -157,7 +170,10 @@ class Query:
             self.check(where)
             text += f" WHERE ({where}\n)"  # a comment in it ends with its line
         if order:
-            keys = [f"{name} {'DESC' if descending else 'ASC'} NULLS LAST" for name, descending in order]
+            keys = [
+                f"{self.sort_key(name)} {'DESC' if descending else 'ASC'} NULLS LAST"
+                for name, descending in order
+            ]
             text += f" ORDER BY {', '.join([*keys, 'image_id', 'run_id'])}"
         with _said(where):
             return self._database.sql(f"SELECT {', '.join(columns)} {text}")
@@ -215,13 +231,15 @@ class Query:
 
 def _refused(where: str, at: int | None, text: str) -> ConfigError:
     """Return the error for something at a place of the whole query."""
-    place = ""
+    place, start = "", None
     if at is not None:
         start = max(0, at - len(PREFIX))
         rest = " ".join(where[start:].split())
         shown = f'"{rest[:24]}{"…" if len(rest) > 24 else ""}"' if rest else "its end"
         place = f", character {start + 1}, at {shown}"
-    return ConfigError(f"condition{place}: {text}")
+    error = ConfigError(f"condition{place}: {text}")
+    error.at = start
+    return error
 
 
 def _perhaps(name: str, known: Mapping[str, str]) -> str:
