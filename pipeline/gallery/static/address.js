@@ -17,8 +17,8 @@ function read() {
 export const now = () => shown;
 
 /** The address of this page after such changes; null takes a name away. */
-export function addressOf(changes) {
-  const next = { ...shown, ...changes };
+export function addressOf(changes, from = shown) {
+  const next = { ...from, ...changes };
   const given = new URLSearchParams();
   for (const name of NAMES) if (next[name] != null && next[name] !== "") given.set(name, next[name]);
   const query = given.toString();
@@ -51,7 +51,7 @@ function tell() {
 }
 
 addEventListener("popstate", () => {
-  if (afterBack) history.replaceState(history.state, "", (() => { shown = read(); return addressOf(afterBack); })());
+  if (afterBack) history.replaceState(history.state, "", addressOf(afterBack, read()));
   afterBack = null;
   tell();
 });

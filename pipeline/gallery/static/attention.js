@@ -34,7 +34,12 @@ export class Attention {
   listen(made) {
     const point = (event) => this.point(placeOf(event, made, this.row));
     made.addEventListener("click", point);
-    made.addEventListener("pointermove", (event) => { if (event.buttons === 1 && event.pointerType === "mouse" && this.blocks) point(event); });
+    made.addEventListener("pointermove", (event) => {
+      if (event.buttons !== 1 || event.pointerType !== "mouse" || !this.blocks) return;
+      const before = JSON.stringify(this.token());
+      const place = placeOf(event, made, this.row);
+      if (JSON.stringify(this.token(place)) !== before) this.point(place);
+    });
     made.addEventListener("keydown", (event) => {
       const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [0, 0];
       const start = now().at ? null : event.key === "Enter" || event.key === " ";
@@ -126,8 +131,7 @@ export class Attention {
   }
 
   /** The token at the place, as the tile has it whose middle is nearest: { top, left, side }. */
-  token() {
-    const { y, x } = this.place();
+  token({ y, x } = this.place()) {
     const block = this.block();
     if (!block) return { top: y - STEP / 2, left: x - STEP / 2, side: STEP };
     const { stride } = block;

@@ -28,8 +28,8 @@ const one = (label, field) => el("fieldset", {}, el("label", {}, el("span", { cl
 const group = (label, ...fields) => el("fieldset", {}, el("legend", {}, label), fields);
 const choice = (name, options, label) => el("select", { name, "aria-label": label },
   options.map(([value, text]) => el("option", { value }, text)));
-const pair = (name, attributes) => el("span", { class: "pair" },
-  el("input", { ...attributes, name: `${name}.least`, "aria-label": `${name} from`, placeholder: "from" }), "–",
+const pair = (name, attributes) => el("span", { class: attributes.type === "date" ? "pair dates" : "pair" },
+  el("input", { ...attributes, name: `${name}.least`, "aria-label": `${name} from`, placeholder: "from" }), el("span", { "aria-hidden": "true" }, "–"),
   el("input", { ...attributes, name: `${name}.most`, "aria-label": `${name} to`, placeholder: "to" }));
 
 /** Fill the fields with what a condition says. */

@@ -76,8 +76,8 @@ const NOTHING_OPEN = { image: null, other: null, at: null, block: null, head: nu
 
 /** Close what is open, and give the keyboard back to its card. */
 export function closeLarge() {
-  const { image } = now();
-  leave({ ...NOTHING_OPEN });
+  const { image, page = null, fade = null } = now();
+  leave({ ...NOTHING_OPEN, page, fade });
   setTimeout(() => focusCard(image), 50); // once the list is shown again
 }
 
@@ -182,6 +182,7 @@ function bad(row, signal) {
 }
 
 dialog.addEventListener("cancel", (event) => { event.preventDefault(); closeLarge(); });
+dialog.addEventListener("close", () => { if (now().image) closeLarge(); }); // a browser may insist
 dialog.addEventListener("click", (event) => { if (event.target === dialog && !inside(event)) closeLarge(); });
 
 function inside({ clientX, clientY }) {

@@ -37,8 +37,11 @@ export async function showList(ask, make, unit) {
   } catch (error) {
     if (isAbort(error) || error instanceof Lost) return;
     fill({ count: 0, rows: [] }, make, unit);
-    if (error instanceof Refused && error.status === 400 && where()) showError(error);
-    byId("notice").replaceChildren(notice("This cannot be shown", [plain(error.message)],
+    showPicked(0);
+    const marked = error instanceof Refused && error.status === 400 && where();
+    if (marked) showError(error);
+    byId("notice").replaceChildren(notice(marked ? "Nothing is shown: the condition has an error" : "This cannot be shown",
+      marked ? ["It is marked above."] : [plain(error.message)],
       { alarm: true, action: where() ? ["Clear the condition", () => filterBy("")] : null }));
   } finally {
     clearTimeout(told);
@@ -127,7 +130,7 @@ export function showSort() {
   const field = byId("sort");
   if (![...field.options].some(({ value }) => value === column)) field.append(el("option", { value: column }, plain(column)));
   field.value = column;
-  byId("turn").setAttribute("aria-pressed", String(sort.startsWith("-")));
+  byId("turn").textContent = sort.startsWith("-") ? "↓ Descending" : "↑ Ascending";
 }
 
 const sortBy = (sort) => go({ sort: sort === DEFAULT ? null : sort, page: null });

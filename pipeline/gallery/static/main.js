@@ -27,7 +27,6 @@ function show(state, before) {
 function showOpen() {
   showLarge();
   showPair();
-  if (!now().image && byId("large").open) byId("large").close();
 }
 
 function showListed() {
@@ -75,7 +74,7 @@ addEventListener("keydown", (event) => {
   const isOpen = byId("large").open;
   if (event.key === "f" || event.key === "F") turnFade();
   else if (event.key === "/" && !isOpen) { event.preventDefault(); byId("where").focus(); }
-  else if (isOpen && (event.key === "ArrowLeft" || event.key === "ArrowRight") && event.target.type !== "range") {
+  else if (isOpen && (event.key === "ArrowLeft" || event.key === "ArrowRight") && !event.target.closest("[type=range], [role=region]")) {
     event.preventDefault();
     step(event.key === "ArrowRight" ? 1 : -1);
   }

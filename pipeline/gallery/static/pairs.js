@@ -45,7 +45,7 @@ export async function showPairs() {
       ["A second run with another model, or with other tiles, gives every image a second row."]));
     return;
   }
-  if (!now().a || !now().b) go(runs(), { replace: true }); // a link of today shows these two tomorrow
+  if (!now().a || !now().b) { go(runs(), { replace: true }); return; } // so that the link means these two tomorrow
   const wanted = { ...runs(), where: where(), limit: PAGE, offset: (page() - 1) * PAGE };
   await showList((signal) => json(path("api/pairs", wanted), signal), card, "pair");
 }

@@ -13,8 +13,9 @@ function show() {
   shown(byId("picked"), size() > 0);
   byId("picked-count").textContent = `${several(size(), "image")} selected`;
   const all = byId("picked-all");
-  all.textContent = where ? `Select all ${count(here)} of this condition` : `Select all ${count(here)} of the table`;
-  shown(all, !(onlyWhole() && wholeCondition() === where) && here > 0 && now().view !== "compare");
+  all.textContent = `Select all ${count(here)}`;
+  all.disabled = onlyWhole() && wholeCondition() === where;
+  shown(all, here > 0 && now().view !== "compare");
 }
 
 /** Say how many rows the condition has that is shown. */
