@@ -71,12 +71,20 @@ CLASSES: Final = frozenset(
 class Query:
     """A table's newest rows, as they are when it is made. Raises TableError, StorageError.
 
-    Not for several threads: each takes its `cursor`.
+    Not for several threads at once. `narrow` are rows that were read before, and `classes` those of their
+    recipes: without masks, and with `entropy`, `distance` and `shares` (by class id) in the place of what
+    these are computed from; what sorts equal comes by their `place`.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(
+        self,
+        table: Table,
+        narrow: pa.Table | None = None,
+        classes: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self.table = table
-        self.classes = classes_of(table)
+        self.classes = classes_of(table) if classes is None else classes
+        self._ties = ("image_id", "run_id") if narrow is None else ("place",)
         self._database = duckdb.connect(
             config={
                 "memory_limit": MEMORY,
@@ -86,17 +94,47 @@ class Query:
                 "lock_configuration": True,
             }
         )
+        if narrow is None:
+            self._see_stored()
+        else:
+            self._see_narrow(narrow)
+
+    def _see_stored(self) -> None:
         recipes = pa.table(
             {"recipe": list(self.classes), "classes": [list(names) for names in self.classes.values()]},
             schema=pa.schema([("recipe", pa.string()), ("classes", pa.list_(pa.string()))]),
         )
         self._database.register("recipes", recipes)
-        self._database.register("stored", table.dataset())
-        named = ", ".join(f"{expression} AS {name}" for name, expression in COLUMNS.items())
-        self._database.execute(
-            f"CREATE VIEW images AS SELECT {named}, {', '.join(OTHERS)} "  # noqa: S608 - our own words only
-            "FROM stored LEFT JOIN recipes USING (recipe)"
-        )
+        self._database.register("stored", self.table.dataset())
+        self._create_view(COLUMNS, OTHERS, "stored LEFT JOIN recipes USING (recipe)")
+
+    def _see_narrow(self, narrow: pa.Table) -> None:
+        self._database.register("narrow", narrow)
+        told = {"entropy": "entropy", "distance": "distance", "share": self._shares()}
+        self._create_view({**COLUMNS, **told}, ("etag", "place"), "narrow")
+
+    def _create_view(self, columns: Mapping[str, str], others: Sequence[str], rows: str) -> None:
+        self._names = frozenset((*columns, *others))
+        named = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
+        self._database.execute(f"CREATE VIEW images AS SELECT {named}, {', '.join(others)} FROM {rows}")  # noqa: S608
+
+    def _shares(self) -> str:
+        """Return the expression of `share` for rows that have the shares by class id.
+
+        A struct, whose parts DuckDB takes ten times faster than a map's; but it does not tell a class `Cell`
+        from `cell`.
+        """
+        if not (names := self.class_names):
+            return "NULL::MAP(VARCHAR, DOUBLE)"
+        shares = []
+        for name in names:
+            ids = {key: known.index(name) + 1 for key, known in self.classes.items() if name in known}
+            cases = " ".join(f"WHEN {_quoted(key)} THEN shares[{place}]" for key, place in ids.items())
+            shares.append(f"CASE recipe {cases} END")
+        quoted = [_quoted(name) for name in names]
+        if len({name.lower() for name in names}) < len(names):
+            return f"map([{', '.join(quoted)}], [{', '.join(shares)}])"
+        return f"{{{', '.join(f'{name}: {share}' for name, share in zip(quoted, shares, strict=True))}}}"
 
     def close(self) -> None:
         """Let go of the rows."""
@@ -163,7 +201,7 @@ class Query:
         self, columns: Sequence[str], where: str | None, order: Sequence[tuple[str, bool]]
     ) -> duckdb.DuckDBPyRelation:
         for name in columns:
-            if name not in COLUMNS and name not in OTHERS:
+            if name not in self._names:
                 raise ConfigError(f"there is no column {name!r}: {', '.join(COLUMNS)}")
         text = "FROM images"
         if where is not None:
@@ -174,9 +212,43 @@ class Query:
                 f"{self.sort_key(name)} {'DESC' if descending else 'ASC'} NULLS LAST"
                 for name, descending in order
             ]
-            text += f" ORDER BY {', '.join([*keys, 'image_id', 'run_id'])}"
+            text += f" ORDER BY {', '.join([*keys, *self._ties])}"
         with _said(where):
             return self._database.sql(f"SELECT {', '.join(columns)} {text}")
+
+    def pairs(self, runs: tuple[str, str], where: str | None, by_difference: bool) -> pa.Table:
+        """Return `a`, `b` (places of rows) and `least` of the images of which both runs have masks.
+
+        `least` is the share of pixels, 0 to 1, that the shares of the classes alone say must differ. Sorted by
+        URI, or by that, largest first; the condition is on the first run's row.
+        """
+        least = " + ".join(
+            f"abs(coalesce(a.share[{name}], 0) - coalesce(b.share[{name}], 0))"
+            for name in map(_quoted, self.class_names)
+        )
+        if where is not None:
+            self.check(where)
+        text = (
+            f"SELECT a.place AS a, b.place AS b, ({least or '0'}) / 2 AS least "  # noqa: S608
+            f"FROM (SELECT * FROM images WHERE {f'({where}{chr(10)})' if where else 'true'}) a "
+            "JOIN images b USING (image_id) "
+            f"WHERE a.run_id = {_quoted(runs[0])} AND b.run_id = {_quoted(runs[1])} "
+            "AND a.status = 'ok' AND b.status = 'ok' "
+            f"ORDER BY {'least DESC NULLS LAST, ' if by_difference else ''}a.uri, a.place, b.place"
+        )
+        with _said(where):
+            return self._database.sql(text).to_arrow_table()
+
+    def count_by_run(self) -> list[dict[str, Any]]:
+        """Return run_id, recipe, model, rows, ok, and when the first row was finished, of each run."""
+        text = (
+            "SELECT run_id, recipe, any_value(model) AS model, count(*) AS rows, "
+            "count(*) FILTER (status = 'ok') AS ok, min(finished_at) AS first "
+            "FROM images GROUP BY run_id, recipe ORDER BY run_id DESC, recipe"
+        )
+        with _said(None):
+            counted: list[dict[str, Any]] = self._database.sql(text).to_arrow_table().to_pylist()
+        return counted
 
     def _parsed(self, where: str) -> Any:
         """Return the syntax tree of a condition. Raises ConfigError if it is none, or more than that."""
@@ -227,6 +299,10 @@ class Query:
         if (name := key["text"]) not in self.class_names:
             text = f"no recipe has a class {name!r}: {', '.join(self.class_names) or 'there is none'}"
             raise _refused(where, children[1].get("query_location", 0), text)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _refused(where: str, at: int | None, text: str) -> ConfigError:

@@ -1,62 +1,71 @@
-"""What the gallery holds of a table: its rows to ask, its images, its networks."""
+"""A table to look at: its newest rows, what is said of it as a whole, and its networks."""
 
-import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import StorageConfig
+from pipeline.errors import MasklakeError, TableError
+from pipeline.gallery.facts import Facts
+from pipeline.gallery.index import Index, Snapshot
 from pipeline.gallery.keys import Key
-from pipeline.query import Query
 from pipeline.table import Table
 
-SHOWN = ("image_id", "run_id", "recipe", "uri", "name", "status", "confidence", "entropy", "distance", "width",
-         "height", "class_pixels", "classes", "stage", "reason", "message", "finished_at")  # fmt: skip
+if TYPE_CHECKING:
+    from pipeline.gallery.attention import Attention
+
+
+class NoSuchRowError(TableError):
+    """A key names no row of the table, as it is now."""
 
 
 class Gallery:
-    """A table to look at."""
+    """What all requests share."""
 
-    def __init__(self, table: Table, storage_config: StorageConfig, registry: str | None) -> None:
-        self.table = table
+    def __init__(self, table: Table, storage_config: StorageConfig, registry: str | None = None) -> None:
+        self.uri = table.uri
         self.storage = storage_config
-        self.registry = registry
-        self.lock = threading.Lock()
-        self.query = Query(table)
+        self.facts = Facts(table)
+        self.index = Index(table)
+        self.index.refresh()
+        self._registry = registry
+        self._attention: Attention | None = None
 
-    def page(self, where: str | None, sort: str, limit: int, offset: int) -> tuple[int, list[dict[str, Any]]]:
-        """Return the number of rows that fulfil a condition, and some of them."""
-        order = [(sort.removeprefix("-"), sort.startswith("-"))]
-        with self.lock:
-            count = self.query.count(where)
-            rows = self.query.rows(SHOWN, where=where, order=order, limit=limit, offset=offset).to_pylist()
-        return count, [shown(row) for row in rows]
+    def place(self, snapshot: Snapshot, key: str) -> int:
+        """Return where a row is. Raises NoSuchRowError, ConfigError for what is no key."""
+        place = snapshot.place_of(Key.of(key))
+        if place is None:
+            raise NoSuchRowError("there is no such row in the table now: its run may have been dropped")
+        return place
 
-    def row(self, key: Key, columns: tuple[str, ...]) -> dict[str, Any] | None:
-        """Return columns of one row."""
-        text = " and ".join(
-            f"{name} = '{value.replace(chr(39), chr(39) * 2)}'"
-            for name, value in zip(key._fields, key, strict=True)
-        )
-        with self.lock:
-            found = self.query.rows(columns, where=text, limit=1).to_pylist()
-        return found[0] if found else None
+    def row(self, key: str) -> dict[str, Any]:
+        """Return the narrow row of a key."""
+        snapshot = self.index.snapshot()
+        return snapshot.at(self.place(snapshot, key))
 
-    def all(self, where: str | None) -> Iterator[dict[str, Any]]:
-        """Yield image_id, run_id and uri of rows that fulfil a condition."""
-        with self.lock:
-            for batch in self.query.batches(("image_id", "run_id", "uri"), where=where):
-                yield from batch.to_pylist()
+    def whole(self, key: str, columns: Sequence[str]) -> dict[str, Any]:
+        """Return columns of a row that only the table's own file has."""
+        snapshot = self.index.snapshot()
+        return snapshot.whole(self.place(snapshot, key), columns)
 
+    def stored(self, key: str, column: str) -> bytes:
+        """Return a picture of a row as the table has it. Raises NoSuchRowError if it has none."""
+        found: bytes | None = (self.whole(key, [column])[column] or {}).get("bytes")
+        if not found:
+            raise NoSuchRowError("the table has no such picture of this row")
+        return found
 
-def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row as the page gets it."""
-    pixels, names = row.pop("class_pixels"), row.pop("classes")
-    total = sum(pixels or ()) or 1
-    error = {"stage": row.pop("stage"), "type": row.pop("reason"), "message": row.pop("message")}
-    return {
-        "key": str(Key(row["image_id"], row["run_id"], row["recipe"])),
-        **row,
-        "shares": {name: n / total for name, n in zip(names or (), pixels or (), strict=False)},
-        "error": error if row["status"] != "ok" else None,
-        "finished_at": row["finished_at"] and row["finished_at"].isoformat(),
-    }
+    def classes(self, recipe: str) -> tuple[str, ...]:
+        """Return the names of a recipe's classes; none if its runs' folders are gone."""
+        known = self.index.snapshot().recipes.get(recipe)
+        return known.classes if known else ()
+
+    @property
+    def attention(self) -> "Attention":
+        """What computes tokens; torch is loaded when it is asked for the first time."""
+        if self._attention is None:
+            try:
+                from pipeline.gallery.attention import Attention
+            except ImportError as error:
+                raise MasklakeError(f"attention needs {error.name}, which is not here") from error
+            self._attention = Attention(self.storage, self._registry)
+        return self._attention
