@@ -20,7 +20,7 @@ STORAGE = StorageConfig()
 def segment_here(files: Sequence[Path], table_folder: Path, checkpoint: Path, run_id: str, side: int) -> None:
     """Append a finished run over these files to a table, with all that `masklake segment` leaves of one."""
     read = fetch_checkpoint(str(checkpoint), STORAGE)
-    header, tiling = read.load(), TilingConfig(side=side, overlap=side // 4)
+    header, tiling = read.load(), TilingConfig(side=side, overlap=side // 2 // 32 * 32)
     recipe = Recipe.of(header.digest, [one.name for one in header.classes], tiling)
     table = Table.open_or_create(str(table_folder), STORAGE)
     labels = RowLabels(

@@ -130,12 +130,13 @@ export class Attention {
     this.choosers.querySelector(`[data-focus="${focused}"]`)?.focus();
   }
 
-  /** The token at the place, as the tile has it whose middle is nearest: { top, left, side }. */
+  /** The token at the place, of the tile in whose middle it is most: { top, left, side }. */
   token({ y, x } = this.place()) {
     const block = this.block();
     if (!block) return { top: y - STEP / 2, left: x - STEP / 2, side: STEP };
     const { stride } = block;
-    const off = ({ corner, grid }) => Math.hypot(corner[0] + (grid[0] * stride) / 2 - y, corner[1] + (grid[1] * stride) / 2 - x);
+    const off = ({ corner, grid }) => Math.max(
+      Math.abs(y + 0.5 - corner[0] - (grid[0] * stride) / 2), Math.abs(x + 0.5 - corner[1] - (grid[1] * stride) / 2));
     const inside = block.tiles.filter(({ corner: [top, left], grid: [rows, columns] }) =>
       y >= top && y < top + rows * stride && x >= left && x < left + columns * stride);
     const [tile] = inside.sort((one, other) => off(one) - off(other));

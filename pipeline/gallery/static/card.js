@@ -37,13 +37,14 @@ const failure = (error) => el("span", { class: "gone" },
 /** The largest classes of an image but its background, as a line. */
 export function sharesOf(row, most = CLASSES) {
   const names = new Map(classesOf(row.recipe).map(({ id, name }) => [name, id]));
+  const idOf = (name) => names.get(name) ?? Number(/^class (\d+)$/.exec(name)?.[1] ?? 0); // nameless: its run's folder is gone
   return Object.entries(row.shares ?? {})
-    .filter(([name, share]) => names.get(name) !== 0 && share > 0)
+    .filter(([name, share]) => idOf(name) !== 0 && share > 0)
     .sort(([, a], [, b]) => b - a)
     .slice(0, most)
     .map(([name, share]) => {
       const swatch = el("i", { class: "swatch" });
-      swatch.style.background = cssColour(coloursOf(row.recipe)[names.get(name) ?? 0]);
+      swatch.style.background = cssColour(coloursOf(row.recipe)[idOf(name)]);
       return el("span", {}, swatch, foreign(name), ` ${percent(share)}`);
     });
 }

@@ -115,7 +115,7 @@ function good(mine, row, signal) {
   drawPhoto(mine, row, first, signal).catch(() => {}); // closed meanwhile
   const side = el("div", { class: "side" }, fadeBox(), classToggles(row), attention.controls, scale(), facts(row), links(row, signal));
   return el("div", { class: "inside" },
-    el("div", {}, el("div", { class: "panels" }, first.figure, attention.received.figure, attention.looks.figure), attentionTable(row), raw(row), keys()),
+    el("div", {}, el("div", { class: "panels one-large" }, first.figure, attention.received.figure, attention.looks.figure), attentionTable(row), raw(row), keys()),
     side);
 }
 

@@ -16,8 +16,13 @@ import { count, several } from "./words.js";
 export const PAGE = 60; // images
 
 const cards = byId("cards");
+const AGAIN = 1500; // milliseconds until a table is asked again that is still being read
 let asking = null; // aborts the question that is open
 let rows = []; // shown
+let grown = () => {}; // what happens when more of the table may have been read
+
+/** Hear when more of a table that is still being read may be there. */
+export const whenGrown = (listener) => { grown = listener; };
 let anchor = null; // index of the row that was ticked last
 
 export const where = () => now().where ?? "";
@@ -34,6 +39,7 @@ export async function showList(ask, make, unit) {
     const found = await ask(signal);
     showNoError();
     fill(found, make, unit);
+    if (found.reading) setTimeout(() => { if (!signal.aborted) grown(); }, AGAIN);
   } catch (error) {
     if (isAbort(error) || error instanceof Lost) return;
     fill({ count: 0, rows: [] }, make, unit);
@@ -55,9 +61,8 @@ function fill(found, make, unit) {
   cards.replaceChildren(...found.rows.map(make));
   const last = Math.max(1, Math.ceil(found.count / PAGE));
   const first = (page() - 1) * PAGE;
-  byId("count").textContent = found.rows.length && last > 1
-    ? `${count(first + 1)}–${count(first + found.rows.length)} of ${several(found.count, unit)}`
-    : several(found.count, unit);
+  const of = several(found.count, unit) + (found.reading ? ` so far: ${found.reading.done} of ${found.reading.total} files are read` : "");
+  byId("count").textContent = found.rows.length && last > 1 ? `${count(first + 1)}–${count(first + found.rows.length)} of ${of}` : of;
   showPages(Math.min(page(), last), last);
   if (!found.rows.length) byId("notice").replaceChildren(nothing(found.count, unit));
   else if (unit === "image" && !told().ok) byId("notice").replaceChildren(onlyFailures());
@@ -119,12 +124,17 @@ const SORTS = [
 ];
 const DEFAULT = "-finished_at";
 
-export function makeSorts() {
-  const shares = classNames().map((name) => [`share['${name.replaceAll("'", "''")}']`, `share of ${plain(name)}`]);
-  byId("sort").replaceChildren(...[...SORTS, ...shares].map(([value, label]) => el("option", { value }, label)));
+/** Offer the orders of images; of pairs there are two. */
+export function showPairSort() {
+  offer([["uri", "place"], ["-differs", "difference"]]);
+  byId("sort").value = now().sort === "-differs" ? "-differs" : "uri";
 }
 
+const offer = (sorts) => byId("sort").replaceChildren(...sorts.map(([value, label]) => el("option", { value }, label)));
+
 export function showSort() {
+  const shares = classNames().map((name) => [`share['${name.replaceAll("'", "''")}']`, `share of ${plain(name)}`]);
+  offer([...SORTS, ...shares]);
   const sort = now().sort ?? DEFAULT;
   const column = sort.replace(/^-/, "");
   const field = byId("sort");
@@ -136,7 +146,10 @@ export function showSort() {
 const sortBy = (sort) => go({ sort: sort === DEFAULT ? null : sort, page: null });
 const descends = () => (now().sort ?? DEFAULT).startsWith("-");
 
-byId("sort").addEventListener("change", ({ target }) => sortBy((target.value === "finished_at" ? "-" : "") + target.value));
+byId("sort").addEventListener("change", ({ target: { value } }) => {
+  if (now().view === "compare") go({ sort: value === "uri" ? null : value, page: null });
+  else sortBy(value === "finished_at" ? DEFAULT : value);
+});
 byId("turn").addEventListener("click", () => {
   const column = byId("sort").value;
   sortBy(descends() ? column : `-${column}`);

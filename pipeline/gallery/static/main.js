@@ -6,7 +6,7 @@ import { fadesBy, turnFade } from "./fade.js";
 import { showColumns, showCondition } from "./field.js";
 import { makeFields, showFields } from "./filters.js";
 import { showLarge, step } from "./large.js";
-import { makeSorts, showImages, showSort } from "./list.js";
+import { showImages, showPairSort, showSort, whenGrown } from "./list.js";
 import { watch } from "./lost.js";
 import { notice } from "./notice.js";
 import { showPair } from "./pair.js";
@@ -36,14 +36,14 @@ function showListed() {
   for (const [id, current] of [["view-images", !compares()], ["view-compare", compares()]]) {
     if (current) byId(id).setAttribute("aria-current", "page"); else byId(id).removeAttribute("aria-current");
   }
-  const other = { page: null, image: null, other: null, at: null };
+  const other = { sort: null, page: null, image: null, other: null, at: null };
   byId("view-images").href = addressOf({ ...other, view: null, a: null, b: null }) || "?";
   byId("view-compare").href = addressOf({ ...other, view: "compare" });
-  for (const id of ["sort-field", "turn"]) shown(byId(id), !compares());
+  shown(byId("turn"), !compares());
   shown(byId("runs"), compares() && told().runs.length > 1);
   byId("list-title").textContent = compares() ? "Two runs compared" : "Images";
   byId("cards").classList.toggle("pairs", compares());
-  if (compares()) { showRuns(); showPairs(); } else { showSort(); showImages(); }
+  if (compares()) { showRuns(); showPairSort(); showPairs(); } else { showSort(); showImages(); }
 }
 
 async function start() {
@@ -56,12 +56,11 @@ async function start() {
   showHead();
   showColumns();
   makeFields();
-  makeSorts();
   restore(told().uri);
   show(now(), null);
 }
 
-for (const [id, state] of [["view-images", () => ({ view: null, a: null, b: null, page: null })], ["view-compare", () => ({ view: "compare", page: null })]]) {
+for (const [id, state] of [["view-images", () => ({ view: null, a: null, b: null, sort: null, page: null })], ["view-compare", () => ({ view: "compare", sort: null, page: null })]]) {
   byId(id).addEventListener("click", (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
     event.preventDefault();
@@ -87,4 +86,9 @@ unfold();
 fadesBy(byId("fade"));
 listen(show);
 watch(start);
+whenGrown(async () => {
+  await loadTable();
+  showHead();
+  if (compares()) showPairs(); else showImages();
+});
 start();

@@ -71,7 +71,8 @@ async function draw(mine, a, b, panels, photos, signal) {
     panels[2].line.textContent = sayDiffers(share === null || share === "" ? null : Number(share));
   });
   const seen = loadImage(photos, path("image/source", { key: a.key, side: SIDE }), signal).then(() => {
-    panels.forEach(({ stage: made }, index) => { photos[index].classList.add("photo"); made.prepend(photos[index]); });
+    panels.forEach(({ stage: made }, index) => { made.prepend(photos[index]); });
+    photos[2].classList.add("dim");
   });
   await Promise.all([...masks, orSay(panels[2].stage, differs, true), orSay(panels[0].stage, seen, true)]);
 }

@@ -4,6 +4,7 @@ import { go, now } from "./address.js";
 import { byId, el, foreign, plain } from "./dom.js";
 import { PAGE, page, showList, where } from "./list.js";
 import { notice } from "./notice.js";
+import { showPicked } from "./picked.js";
 import { loadImage, loadMask, orSay } from "./picture.js";
 import { whenSeen } from "./seen.js";
 import { json, path } from "./server.js";
@@ -39,6 +40,7 @@ export function showRuns() {
 
 /** Show the page of pairs. */
 export async function showPairs() {
+  showPicked(0);
   if (told().runs.length < 2) {
     await showList(async () => ({ count: 0, rows: [] }), card, "pair");
     byId("notice").replaceChildren(notice("There are not two runs to compare",
@@ -46,7 +48,7 @@ export async function showPairs() {
     return;
   }
   if (!now().a || !now().b) { go(runs(), { replace: true }); return; } // so that the link means these two tomorrow
-  const wanted = { ...runs(), where: where(), limit: PAGE, offset: (page() - 1) * PAGE };
+  const wanted = { ...runs(), where: where(), sort: now().sort === "-differs" ? "-differs" : null, limit: PAGE, offset: (page() - 1) * PAGE };
   await showList((signal) => json(path("api/pairs", wanted), signal), card, "pair");
 }
 
@@ -70,7 +72,7 @@ function squares(pair) {
       made[index].append(canvas);
       return orSay(made[index], loadMask(canvas, key, SIDE, coloursOfRun(run), undefined, signal), true);
     });
-    const difference = el("img", { alt: "" });
+    const difference = el("img", { alt: "", class: "difference" });
     const drawn = orSay(made[2], loadImage(difference, path("image/difference", { a: pair.a, b: pair.b, side: SIDE }), signal), true);
     const seen = orSay(made[0], loadImage(photos, path("image/thumb", { key: pair.a, side: SIDE }), signal), true);
     if (await seen) made.forEach((square, index) => square.prepend(photos[index]));

@@ -5,7 +5,7 @@ import { HEAT } from "./colours.js";
 import { el, plain } from "./dom.js";
 import { isAbort, path, picture, Refused } from "./server.js";
 
-const WHY = { 403: "no access to the source", 404: "source gone", 409: "source changed since", 413: "source too large" };
+const WHY = { 403: "no access to the source", 404: "source gone", 409: "source changed since", 413: "source too large", 422: "source not readable" };
 
 /** Load one picture into each <img>; resolves to the headers of the answer. */
 export async function loadImage(imgs, url, signal) {

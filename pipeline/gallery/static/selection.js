@@ -60,7 +60,7 @@ export async function asCsv() {
     }
   }
   for (const [id, row] of picked) if (!seen.has(id)) lines.push([row.image_id, row.run_id, row.uri].map(quoted).join(","));
-  return `${lines.join("\n")}\n`;
+  return `${lines.join("\r\n")}\r\n`;
 }
 
 /** The records of a CSV; a quoted value may hold line ends. */
