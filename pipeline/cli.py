@@ -15,11 +15,11 @@ import typer
 from pipeline.cli_doctor import doctor
 from pipeline.cli_errors import one_line
 from pipeline.cli_export import export
-from pipeline.cli_view import view
 from pipeline.cli_models import models
 from pipeline.cli_options import AsEvents, AsJson, Config, Debug, Endpoint, RegistryOption
 from pipeline.cli_table import COMMANDS as TABLE_COMMANDS
 from pipeline.cli_train import finetune
+from pipeline.cli_view import view
 from pipeline.errors import ConfigError
 from pipeline.events import JsonLines
 from pipeline.harmless import shown

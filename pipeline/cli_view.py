@@ -45,8 +45,9 @@ def view(
     from pipeline.gallery.state import Gallery
 
     storage = StorageConfig(endpoint_url=endpoint_url)
+    opened = Table.open(table, storage)
     listening = listen(host, port)
-    gallery = Gallery(Table.open(table, storage), storage, registry)
+    gallery = Gallery(opened, storage, registry)
     typer.echo(f"gallery: {address_of(listening)} (Ctrl-C ends it)")
     if browser and not webbrowser.open(address_of(listening)):
         typer.echo("no browser here: open the address above", err=True)

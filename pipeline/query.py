@@ -73,7 +73,7 @@ class Query:
 
     Not for several threads at once. `narrow` are rows that were read before, and `classes` those of their
     recipes: without masks, and with `entropy`, `distance` and `shares` (by class id) in the place of what
-    these are computed from; what sorts equal comes by their `place`.
+    these are computed from; what sorts equal comes by their `place`. All their URIs begin with `prefix`.
     """
 
     def __init__(
@@ -81,9 +81,12 @@ class Query:
         table: Table,
         narrow: pa.Table | None = None,
         classes: Mapping[str, tuple[str, ...]] | None = None,
+        prefix: str = "",
     ) -> None:
         self.table = table
         self.classes = classes_of(table) if classes is None else classes
+        # What all have in common says nothing, and strings that differ late are sorted slowly.
+        self._sorts = {"uri": f"substr(uri, {len(prefix) + 1})"} if prefix else {}
         self._ties = ("image_id", "run_id") if narrow is None else ("place",)
         self._database = duckdb.connect(
             config={
@@ -195,7 +198,7 @@ class Query:
             return name
         if name not in COLUMNS or name == "share":
             raise ConfigError(f"rows cannot be sorted by {name!r}: {', '.join(COLUMNS)} (share['CLASS'])")
-        return name
+        return self._sorts.get(name, name)
 
     def _relation(
         self, columns: Sequence[str], where: str | None, order: Sequence[tuple[str, bool]]
@@ -219,8 +222,8 @@ class Query:
     def pairs(self, runs: tuple[str, str], where: str | None, by_difference: bool) -> pa.Table:
         """Return `a`, `b` (places of rows) and `least` of the images of which both runs have masks.
 
-        `least` is the share of pixels, 0 to 1, that the shares of the classes alone say must differ. Sorted by
-        URI, or by that, largest first; the condition is on the first run's row.
+        `least` is the share of pixels, 0 to 1, that the shares of the classes alone say must differ. Sorted
+        by URI, or by that, largest first; the condition is on the first run's row.
         """
         least = " + ".join(
             f"abs(coalesce(a.share[{name}], 0) - coalesce(b.share[{name}], 0))"
@@ -238,17 +241,6 @@ class Query:
         )
         with _said(where):
             return self._database.sql(text).to_arrow_table()
-
-    def count_by_run(self) -> list[dict[str, Any]]:
-        """Return run_id, recipe, model, rows, ok, and when the first row was finished, of each run."""
-        text = (
-            "SELECT run_id, recipe, any_value(model) AS model, count(*) AS rows, "
-            "count(*) FILTER (status = 'ok') AS ok, min(finished_at) AS first "
-            "FROM images GROUP BY run_id, recipe ORDER BY run_id DESC, recipe"
-        )
-        with _said(None):
-            counted: list[dict[str, Any]] = self._database.sql(text).to_arrow_table().to_pylist()
-        return counted
 
     def _parsed(self, where: str) -> Any:
         """Return the syntax tree of a condition. Raises ConfigError if it is none, or more than that."""

@@ -74,7 +74,8 @@ def decoded(
         (info,) = listing.stat_many([row["uri"]], storage_config)
         if info is None or info.etag != row["etag"]:
             raise _changed()
-    image_HWC = decode(content, channels=channels, max_pixels=DecodeConfig().max_pixels)
+    limits = DecodeConfig()
+    image_HWC = decode(content, channels=channels, max_pixels=limits.max_pixels, seconds=limits.timeout)
     if row["height"] is not None and image_HWC.shape[:2] != (row["height"], row["width"]):
         raise _changed()
     return image_HWC

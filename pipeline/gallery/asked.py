@@ -34,7 +34,8 @@ def number(request: Request, name: str, default: int | None, least: int, most: i
 
 def where(request: Request) -> str | None:
     """Return the condition; None: all rows."""
-    return request.query_params.get("where", "").strip() and request.query_params["where"] or None
+    condition = request.query_params.get("where", "")
+    return condition if condition.strip() else None
 
 
 def sort(request: Request) -> str:

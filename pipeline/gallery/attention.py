@@ -1,6 +1,6 @@
 """What the tokens of an image look at: a row's network on its source, when somebody points at a place.
 
-Shape suffixes: H, W rows and columns of a picture of the whole image; C channels; h, w those of a tile's tokens.
+Shape suffixes: H, W rows and columns of a picture of the whole image; h, w those of a tile's tokens.
 """
 
 import threading
@@ -36,8 +36,8 @@ class Attention:
     def tokens(self, row: Mapping[str, Any], recipe: Recipe | None) -> list[Tokens]:
         """Return the tokens of a row's image.
 
-        Raises ModelError if its network cannot be had, LimitError if the image is too large for it, ImageError
-        if the image is not what it was.
+        Raises ModelError if its network cannot be had, LimitError if the image is too large for it, and
+        ImageError if the image is not what it was.
         """
         if recipe is None:
             raise ModelError("the folder of the run is gone that says how its images were tiled")
@@ -46,10 +46,12 @@ class Attention:
                 self._tokens.move_to_end(row["key"])
                 return self._tokens[row["key"]]
             tiling = TilingConfig(side=recipe.side, overlap=recipe.overlap)
-            grid = TileGrid(height=row["height"], width=row["width"], side=tiling.side, overlap=tiling.overlap)
+            grid = TileGrid(
+                height=row["height"], width=row["width"], side=tiling.side, overlap=tiling.overlap
+            )
             if len(grid.corners) > MAX_TILES:
                 raise LimitError(
-                    f"the image has {len(grid.corners):,} tiles, and at most {MAX_TILES} are computed on demand"
+                    f"the image has {len(grid.corners):,} tiles; at most {MAX_TILES} are computed on demand"
                 )
             inspector, channels = self._network(row["model"], recipe, tiling)
             found = inspector(source(row, self._storage, channels))
@@ -64,8 +66,8 @@ class Attention:
             checkpoint = fetch_checkpoint(uri, self._storage, self._registry).load()
             if not checkpoint.digest.startswith(digest) or checkpoint.digest != recipe.checkpoint:
                 raise ModelError(
-                    f"{uri} holds another network now ({checkpoint.digest[:16]}) than the one that made the mask "
-                    f"({digest}): what it looked at cannot be told"
+                    f"{uri} holds another network now ({checkpoint.digest[:16]}) than the one that made the "
+                    f"mask ({digest}): what that looked at cannot be told"
                 )
             self._networks[model, recipe.id] = Inspector(checkpoint, tiling), checkpoint.config.in_channels
             if len(self._networks) > NETWORKS:
@@ -106,14 +108,16 @@ def received(tokens: list[Tokens], block: str, head: int, size: tuple[int, int])
 def looks(
     tokens: list[Tokens], block: str, head: int, at: tuple[int, int], size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], float, tuple[int, int]]:
-    """Return where the token at a pixel (y, x) looks, 255 its largest weight, that weight, and its row and column.
+    """Return where the token at a pixel (y, x) looks, its largest weight, and its row and column.
 
-    Of several tiles that have the pixel, the one is asked in whose middle it is most.
-    Raises ConfigError if the pixel is not in the image.
+    In the picture 255 is that weight. Of several tiles that have the pixel, the one is asked in whose
+    middle it is most. Raises ConfigError if the pixel is not in the image.
     """
     y, x = at
     if not (0 <= y < size[0] and 0 <= x < size[1]):
-        raise ConfigError(f"y and x are pixels of an image of {size[0]:,} x {size[1]:,} (rows, columns), got {y}, {x}")
+        raise ConfigError(
+            f"y and x are pixels of an image of {size[0]:,} x {size[1]:,} (rows, columns), got {y}, {x}"
+        )
 
     def distance(one: Tokens) -> float:
         (top, left), (rows, columns) = one.corner, one.grid

@@ -1,12 +1,12 @@
-"""What the page is told of a table as a whole: its runs, recipes with their colours, columns, attention blocks."""
+"""What the page is told of a table as a whole: runs, recipes with their colours, columns, blocks."""
 
 import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.errors import MasklakeError
-from pipeline.gallery.index import Snapshot
 from pipeline.gallery.rows import plain
+from pipeline.gallery.snapshot import Snapshot
 from pipeline.query import COLUMNS
 from pipeline.report_page.told import run_told, when_began
 from pipeline.specimens import colours_of
@@ -61,7 +61,6 @@ class Facts:
         return {
             "uri": self._table.uri,
             "version": snapshot.version,
-            "reading": snapshot.reading and dict(zip(("done", "total"), snapshot.reading, strict=True)),
             "rows": snapshot.count,
             "ok": ok,
             "failed": snapshot.count - ok,
@@ -90,16 +89,13 @@ class Facts:
         """Return the colours of a recipe's classes, and the heads of its blocks, as one of its rows tells."""
         if recipe in self._samples:
             return self._samples[recipe]
-        quoted = recipe.replace("'", "''")
-        places = snapshot.order(f"status = 'ok' and recipe = '{quoted}'", "-finished_at")
-        if not len(places):
-            return ["#000000"] * 256, {}
-        row = snapshot.whole(int(places[0]), ["mask", "attention"])
-        colours_K3 = colours_of((row["mask"] or {}).get("bytes") or b"")
+        if (place := snapshot.sample(recipe)) is None:
+            return _hex(b""), {}
+        row = snapshot.whole(place, ["mask", "attention"])
         heads: dict[str, int] = {}
         for one in row["attention"] or ():
             heads[one["block"]] = heads.get(one["block"], 0) + 1
-        self._samples[recipe] = (["#%02x%02x%02x" % tuple(colour) for colour in colours_K3.tolist()], heads)
+        self._samples[recipe] = (_hex((row["mask"] or {}).get("bytes") or b""), heads)
         return self._samples[recipe]
 
     def _source(self, run_id: str) -> str | None:
@@ -111,6 +107,12 @@ class Facts:
         return self._sources[run_id]
 
 
+def _hex(mask: bytes) -> list[str]:
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours_of(mask).tolist()]
+
+
 def _run(run: Mapping[str, Any]) -> dict[str, Any]:
     told = {name: run[name] for name in ("run_id", "rows", "ok", "recipe", "model")}
-    return plain({**told, "failed": run["rows"] - run["ok"], "began": when_began(run["run_id"]) or run["first"]})
+    return plain(
+        {**told, "failed": run["rows"] - run["ok"], "began": when_began(run["run_id"]) or run["first"]}
+    )

@@ -1,7 +1,7 @@
 """Who may ask: only pages of this very server, opened on this machine. And what a page of it may do.
 
-A server on loopback is reachable by every page that the user's browser shows: by a form or a picture of another
-site, and under another site's name that is made to point here (DNS rebinding). Neither gets an answer.
+A server on loopback is reachable by every page that the user's browser shows: by a form or a picture of
+another site, and under another site's name that is made to point here (DNS rebinding). Both are refused.
 """
 
 from collections.abc import Mapping
@@ -64,7 +64,9 @@ class Guard:
         if headers.get("origin", f"http://{host}").lower() != f"http://{host}".lower():
             return _no(403, "another site asked")
         site = headers.get("sec-fetch-site", "none")
-        link = path == "/" and headers.get("sec-fetch-mode") == "navigate"  # a link to it, in a mail or a chat
+        link = (
+            path == "/" and headers.get("sec-fetch-mode") == "navigate"
+        )  # a link to it, in a mail or a chat
         if site not in {"same-origin", "none"} and not (link and headers.get("sec-fetch-dest") == "document"):
             return _no(403, "another site asked")
         return None

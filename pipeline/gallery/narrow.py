@@ -1,12 +1,14 @@
-"""The narrow rows of one data file: all that conditions ask for, and neither masks nor attention maps.
+"""One data file of the table: its narrow rows, which have all that conditions ask for and neither masks nor
+attention maps, and each whole row when it is looked at.
 
-What is computed from lists, which DuckDB takes slowly, is computed once, here: shares of classes, and the means
-of a row's attention heads.
+What is computed from lists, which DuckDB takes slowly, is computed once, here: shares of classes, and the
+means of a row's attention heads.
 
 Shape suffixes: N rows; T values of all their lists, one after another.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.errors import StorageError
+from pipeline.explain import explain
 from pipeline.schema import PARTITIONS, ROW
 
 PLAIN: Final = (
@@ -35,6 +39,41 @@ NARROW: Final = pa.schema(
         pa.field("place", pa.int64()),
     ]
 )
+
+
+class ReadFile:
+    """A data file of the table, and its narrow rows."""
+
+    def __init__(self, fragment: ds.ParquetFileFragment, rows: pa.Table, uri: str) -> None:
+        self.path: str = fragment.path
+        self.rows = rows
+        first, last = pc.min_max(rows["uri"]).as_py().values()
+        self.uris: tuple[str, ...] = () if first is None else (first, last)
+        self.counts: list[dict[str, Any]] = (
+            rows.group_by(["run_id", "recipe", "model", "status"])
+            .aggregate([([], "count_all"), ("finished_at", "min")])
+            .rename_columns({"count_all": "rows", "finished_at_min": "first"})
+            .to_pylist()
+        )
+        self._filesystem = fragment.filesystem
+        self._uri = uri
+
+    def row(self, number: int, columns: Sequence[str]) -> dict[str, Any]:
+        """Return columns of one row; what is read is the group of rows that it is in."""
+        try:
+            with self._filesystem.open_input_file(self.path) as opened:
+                file = pq.ParquetFile(opened)
+                for group in range(file.num_row_groups):
+                    if number < (held := file.metadata.row_group(group).num_rows):
+                        read = file.read_row_group(group, columns=list(columns))
+                        found: dict[str, Any] = read.slice(number, 1).to_pylist()[0]
+                        return found
+                    number -= held
+        except FileNotFoundError as error:
+            raise StorageError(f"{self._uri}: its files were rewritten meanwhile: reload the page") from error
+        except (OSError, ValueError) as error:
+            raise explain(error, self._uri) from error
+        raise StorageError(f"{self._uri}: {self.path} has fewer rows than it had")
 
 
 def read_narrow(fragment: ds.ParquetFileFragment, number: int) -> pa.Table:

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from pipeline.errors import MasklakeError
-from pipeline.gallery.index import Snapshot
 from pipeline.gallery.pictures import differing
+from pipeline.gallery.snapshot import Snapshot
 from pipeline.gallery.state import Gallery, NoSuchRowError
 
 READERS: Final = 4  # of masks, at once
@@ -15,10 +15,11 @@ READERS: Final = 4  # of masks, at once
 def pairs(
     gallery: Gallery, runs: tuple[str, str], where: str | None, sort: str, offset: int, limit: int
 ) -> dict[str, Any]:
-    """Return some of the pairs, for JSON: `differs` is the share of pixels, null where masks cannot be compared.
+    """Return some of the pairs, for JSON.
 
-    Sorted by `uri`, or by how much the shares of their classes differ (`-differs`), which needs no masks: at
-    least so many pixels do. Raises NoSuchRowError if there is no such run.
+    `differs` is the share of pixels, null where masks cannot be compared. Sorted by `uri`, or by how much the
+    shares of their classes differ (`-differs`), which needs no masks: at least so many pixels do.
+    Raises NoSuchRowError if there is no such run.
     """
     snapshot = gallery.index.snapshot()
     known = {run["run_id"] for run in snapshot.runs()}
@@ -48,7 +49,9 @@ def _share(
     gallery: Gallery, snapshot: Snapshot, pair: Mapping[str, Any], recipes: tuple[str, str]
 ) -> float | None:
     try:
-        masks = [(snapshot.whole(pair[side], ["mask"])["mask"] or {}).get("bytes") or b"" for side in ("a", "b")]
+        masks = [
+            (snapshot.whole(pair[side], ["mask"])["mask"] or {}).get("bytes") or b"" for side in ("a", "b")
+        ]
         names = gallery.classes(recipes[0]), gallery.classes(recipes[1])
         return float(differing((masks[0], masks[1]), names).mean())
     except MasklakeError:

@@ -34,7 +34,7 @@ def source(row: Mapping[str, Any], storage_config: StorageConfig, channels: int 
 
 
 def picture(row: Mapping[str, Any], storage_config: StorageConfig, side: int) -> tuple[bytes, int]:
-    """Return a row's image as WebP whose longer side has at most `side` pixels, and by what it was brightened."""
+    """Return a row's image as WebP, its longer side at most `side` pixels, and how much it was brightened."""
     with _free:
         image_HWC = source(row, storage_config)
         factor = gain(image_HWC)
@@ -67,9 +67,7 @@ def difference(
     return buffer.getvalue(), float(differ_HW.mean())
 
 
-def differing(
-    masks: tuple[bytes, bytes], classes: tuple[Sequence[str], Sequence[str]]
-) -> NDArray[np.bool_]:
+def differing(masks: tuple[bytes, bytes], classes: tuple[Sequence[str], Sequence[str]]) -> NDArray[np.bool_]:
     """Return in which pixels (H, W) two masks differ, as `difference` tells it."""
     first_HW, second_HW = map(decode_mask, masks)
     if first_HW.shape != second_HW.shape:
@@ -87,6 +85,9 @@ def differing(
 def _nearest(shape: tuple[int, ...], side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return which rows and columns stay where the longer side has at most `side` pixels."""
     scale = min(1.0, side / max(shape))
-    rows, columns = (((np.arange(max(1, round(n * scale))) + 0.5) * n / max(1, round(n * scale))).astype(np.int64)
-                     for n in shape[:2])  # fmt: skip
-    return rows, columns
+
+    def kept(length: int) -> NDArray[np.int64]:
+        shown = max(1, round(length * scale))
+        return ((np.arange(shown) + 0.5) * length / shown).astype(np.int64)
+
+    return kept(shape[0]), kept(shape[1])

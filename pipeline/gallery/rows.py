@@ -8,14 +8,16 @@ from typing import Any, Final
 from pipeline.schema import ROW
 
 BINARY: Final = ("mask", "attention_map")
+SHOWN: Final = (
+    *("key", "image_id", "run_id", "recipe", "uri", "name", "status", "confidence", "entropy", "distance"),
+    *("width", "height", "error", "finished_at"),
+)
 NOT_NARROW: Final = ("class_pixels", "attention")  # of the whole row
 
 
 def shown(row: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     """Return what a narrow row says: shares by the names of classes, error and dates as JSON has them."""
-    names = ("key", "image_id", "run_id", "recipe", "uri", "name", "status", "confidence", "entropy", "distance",
-             "width", "height", "error", "finished_at")  # fmt: skip
-    return plain({name: row[name] for name in names} | {"shares": _by_name(row["shares"], classes)})
+    return plain({name: row[name] for name in SHOWN} | {"shares": _by_name(row["shares"], classes)})
 
 
 def whole(row: Mapping[str, Any], more: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import ipaddress
+import signal
 import socket
 from typing import Final
 
@@ -61,6 +62,7 @@ def address_of(listening: socket.socket) -> str:
 
 def serve(gallery: Gallery, listening: socket.socket) -> None:
     """Answer until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises anew what ended it
     port = listening.getsockname()[1]
     config = uvicorn.Config(
         Guard(make_app(gallery), port),

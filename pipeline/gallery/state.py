@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config import StorageConfig
 from pipeline.errors import MasklakeError, TableError
 from pipeline.gallery.facts import Facts
-from pipeline.gallery.index import Index, Snapshot
+from pipeline.gallery.index import Index
 from pipeline.gallery.keys import Key
+from pipeline.gallery.snapshot import Snapshot
 from pipeline.table import Table
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class Gallery:
         self.index.refresh()
         self._registry = registry
         self._attention: Attention | None = None
+
+    def close(self) -> None:
+        """Let go of the rows."""
+        self.index.close()
 
     def place(self, snapshot: Snapshot, key: str) -> int:
         """Return where a row is. Raises NoSuchRowError, ConfigError for what is no key."""

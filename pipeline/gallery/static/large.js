@@ -170,7 +170,7 @@ function bad(row, signal) {
     shape(photo, img.naturalWidth, img.naturalHeight);
     photo.prepend(img);
   });
-  orSay(photo, loading).catch(() => {}); // closed meanwhile
+  orSay(photo, loading).then((seen) => { if (!seen) shape(photo, 5, 1); }, () => {}); // closed meanwhile
   return el("div", { class: "inside" },
     el("div", {},
       notice(`Failed: ${plain(where ?? "unknown stage")}`, [

@@ -47,7 +47,7 @@ async function fill(mine, image, other, signal) {
     return made;
   });
   const photos = panels.map(() => el("img", { alt: "" }));
-  dialog.replaceChildren(head(foreign(a.name)), el("div", { class: "inside" },
+  dialog.replaceChildren(head(foreign(a.name)), el("div", { class: "inside wide" },
     el("div", { class: "panels" }, panels.map(({ figure }) => figure)),
     el("div", { class: "side" }, fadeBox(), classToggles(a), ...[["Run A", a], ["Run B", b]].map(([title, row]) =>
       el("section", {}, el("h3", {}, title), facts(row))))));
