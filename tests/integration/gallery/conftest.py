@@ -6,12 +6,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.integration.gallery.pages import BAD, RUNS, SIDES, Shown, Watched, free_port, serve
 from tests.integration.images import HOSTILE_NAMES, image, write_images
 from tests.integration.segmented import segment_here
 from tests.integration.stores import rows_of
+
+expect.set_options(timeout=60_000)  # milliseconds: the first attention waits for torch to load
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,10 @@ def drawn(page: Page, selector: str) -> list[int]:
     )  # new: 300
     found: list[int] = page.locator(selector).first.evaluate(
         """one => {
-          const { data } = one.getContext("2d").getImageData(0, 0, one.width, one.height);
+          const copy = new OffscreenCanvas(one.width, one.height);
+          const pen = copy.getContext("2d", { willReadFrequently: true });
+          pen.drawImage(one, 0, 0);
+          const { data } = pen.getImageData(0, 0, one.width, one.height);
           let [count, red] = [0, 0];
           for (let i = 0; i < data.length; i += 4) if (data[i + 3]) { count += 1; red += data[i]; }
           return [count, red];
