@@ -16,6 +16,7 @@ from starlette.routing import Route
 from pipeline.encode import encode_grey
 from pipeline.errors import ConfigError, MasklakeError
 from pipeline.gallery import asked, pictures, rows
+from pipeline.gallery.keys import Key
 from pipeline.gallery.pairs import pairs
 from pipeline.gallery.state import Gallery
 from pipeline.harmless import without_secrets
@@ -115,14 +116,15 @@ def _rows(gallery: Gallery, request: Request) -> Response:
             "reading": reading,
             "count": len(order),
             "offset": offset,
-            "rows": [rows.shown(row, gallery.classes(row["recipe"])) for row in found],
+            "rows": [rows.shown(row, snapshot.classes(row["recipe"])) for row in found],
         }
     )
 
 
 def _row(gallery: Gallery, request: Request) -> Response:
     row = gallery.row(key := asked.text(request, "key"))
-    return _json(rows.whole(row, gallery.whole(key, rows.NOT_NARROW), gallery.classes(row["recipe"])))
+    classes = gallery.index.snapshot().classes(row["recipe"])
+    return _json(rows.whole(row, gallery.whole(key, rows.NOT_NARROW), classes))
 
 
 def _neighbours(gallery: Gallery, request: Request) -> Response:
@@ -197,8 +199,9 @@ def _difference(gallery: Gallery, request: Request) -> Response:
     side = asked.number(request, "side", 1 << 20, 16, 1 << 20)
     keys = asked.text(request, "a"), asked.text(request, "b")
     masks = gallery.stored(keys[0], "mask"), gallery.stored(keys[1], "mask")
-    classes = (gallery.classes(gallery.row(key)["recipe"]) for key in keys)
-    data, share = pictures.difference(masks, (next(classes), next(classes)), side)
+    snapshot = gallery.index.snapshot()
+    classes = snapshot.classes(Key.of(keys[0]).recipe), snapshot.classes(Key.of(keys[1]).recipe)
+    data, share = pictures.difference(masks, classes, side)
     return _png(data, {"X-Differs": f"{share:.6f}"})
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.errors import MasklakeError
-from pipeline.gallery.rows import plain
 from pipeline.gallery.snapshot import Snapshot
 from pipeline.query import COLUMNS
 from pipeline.report_page.told import run_told, when_began
@@ -76,8 +75,7 @@ class Facts:
 
     def _recipe(self, snapshot: Snapshot, recipe: str) -> dict[str, Any]:
         colours, _ = self._sample(snapshot, recipe)
-        known = snapshot.recipes.get(recipe)
-        names = known.classes if known else ()
+        names = snapshot.classes(recipe)
         return {
             "id": recipe,
             "classes": [
@@ -113,6 +111,5 @@ def _hex(mask: bytes) -> list[str]:
 
 def _run(run: Mapping[str, Any]) -> dict[str, Any]:
     told = {name: run[name] for name in ("run_id", "rows", "ok", "recipe", "model")}
-    return plain(
-        {**told, "failed": run["rows"] - run["ok"], "began": when_began(run["run_id"]) or run["first"]}
-    )
+    began = when_began(run["run_id"]) or run["first"]
+    return {**told, "failed": run["rows"] - run["ok"], "began": began and began.isoformat()}

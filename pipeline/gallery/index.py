@@ -25,7 +25,8 @@ from pipeline.table import Table
 
 GROUP_ROWS: Final = 1 << 17  # that share a file of ours; fewer stay in memory
 PATIENCE: Final = 0.25  # seconds to wait for the whole of a table, before a part of it is shown
-QUIET: Final = 0.3  # seconds after a request in which reading rests: whoever looks comes first
+LOOKED: Final = 0.3  # seconds after a request in which reading rests between files: who looks comes first
+REST: Final = 2  # times as long as a file took
 PUBLISH: Final = 1.0  # seconds between two parts that are shown
 
 
@@ -109,10 +110,11 @@ class Index:
         """Yield files with their rows: the first one alone, so that something is there to be shown."""
         group: list[tuple[int, ds.ParquetFileFragment, pa.Table]] = []
         for index, fragment in enumerate(fragments):
-            while self._snapshot.count and time.monotonic() - self._asked < QUIET:
-                time.sleep(QUIET / 10)
+            started = time.monotonic()
             group.append((self._next, fragment, read_narrow(fragment, self._next)))
             self._next += 1
+            if (now := time.monotonic()) - self._asked < LOOKED:
+                time.sleep(REST * (now - started))
             held = sum(rows.num_rows for _, _, rows in group)
             if index == 0 or held >= GROUP_ROWS:
                 yield self._kept(group)

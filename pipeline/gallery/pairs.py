@@ -29,30 +29,28 @@ def pairs(
     found = snapshot.pairs(runs, where, sort == "-differs")
     chosen = found.slice(offset, limit).to_pylist()
     with ThreadPoolExecutor(READERS) as pool:
-        shown = list(pool.map(lambda pair: _pair(gallery, snapshot, pair), chosen))
+        shown = list(pool.map(lambda pair: _pair(snapshot, pair), chosen))
     return {"version": snapshot.version, "count": found.num_rows, "offset": offset, "rows": shown}
 
 
-def _pair(gallery: Gallery, snapshot: Snapshot, pair: Mapping[str, Any]) -> dict[str, Any]:
+def _pair(snapshot: Snapshot, pair: Mapping[str, Any]) -> dict[str, Any]:
     rows = [snapshot.at(pair[side]) for side in ("a", "b")]
     return {
         "a": rows[0]["key"],
         "b": rows[1]["key"],
         "uri": rows[0]["uri"],
         "name": rows[0]["name"],
-        "differs": _share(gallery, snapshot, pair, (rows[0]["recipe"], rows[1]["recipe"])),
+        "differs": _share(snapshot, pair, (rows[0]["recipe"], rows[1]["recipe"])),
         "differs_at_least": pair["least"],
     }
 
 
-def _share(
-    gallery: Gallery, snapshot: Snapshot, pair: Mapping[str, Any], recipes: tuple[str, str]
-) -> float | None:
+def _share(snapshot: Snapshot, pair: Mapping[str, Any], recipes: tuple[str, str]) -> float | None:
     try:
         masks = [
             (snapshot.whole(pair[side], ["mask"])["mask"] or {}).get("bytes") or b"" for side in ("a", "b")
         ]
-        names = gallery.classes(recipes[0]), gallery.classes(recipes[1])
+        names = snapshot.classes(recipes[0]), snapshot.classes(recipes[1])
         return float(differing((masks[0], masks[1]), names).mean())
     except MasklakeError:
         return None

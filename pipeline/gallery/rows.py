@@ -17,14 +17,14 @@ NOT_NARROW: Final = ("class_pixels", "attention")  # of the whole row
 
 def shown(row: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     """Return what a narrow row says: shares by the names of classes, error and dates as JSON has them."""
-    return plain({name: row[name] for name in SHOWN} | {"shares": _by_name(row["shares"], classes)})
+    return _plain({name: row[name] for name in SHOWN} | {"shares": _by_name(row["shares"], classes)})
 
 
 def whole(row: Mapping[str, Any], more: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     """Return all that the table says of an image, pictures aside; `more` are the columns of NOT_NARROW."""
     stored = {name: (more if name in more else row)[name] for name in ROW.names if name not in BINARY}
     told = {name: row[name] for name in ("key", "name", "entropy", "distance")}
-    return plain({**told, **stored, "shares": _by_name(row["shares"], classes)})
+    return _plain({**told, **stored, "shares": _by_name(row["shares"], classes)})
 
 
 def _by_name(shares: Sequence[float] | None, classes: Sequence[str]) -> dict[str, float]:
@@ -32,12 +32,16 @@ def _by_name(shares: Sequence[float] | None, classes: Sequence[str]) -> dict[str
     return dict(zip(names, shares or (), strict=False))
 
 
-def plain(value: Any) -> Any:
-    """Return a value that JSON can hold: dates in ISO 8601, and null for what is no number."""
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values that JSON can hold: dates in ISO 8601, and null for what is no number."""
+    return {name: _plain_value(value) for name, value in values.items()}
+
+
+def _plain_value(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: plain(held) for name, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(held) for held in value]
+        return _plain(value)
+    if isinstance(value, list):
+        return [_plain_value(held) for held in value]
     if isinstance(value, date):  # a datetime is one
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):

@@ -84,6 +84,10 @@ class Snapshot:
         """
         return self._file(place).row(place & ((1 << ROW_BITS) - 1), columns)
 
+    def classes(self, recipe: str) -> tuple[str, ...]:
+        """Return the names of a recipe's classes; none if its runs' folders are gone."""
+        return self.recipes[recipe].classes if recipe in self.recipes else ()
+
     def close(self) -> None:
         """Let go of the rows."""
         with self._lock:

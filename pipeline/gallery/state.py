@@ -59,11 +59,6 @@ class Gallery:
             raise NoSuchRowError("the table has no such picture of this row")
         return found
 
-    def classes(self, recipe: str) -> tuple[str, ...]:
-        """Return the names of a recipe's classes; none if its runs' folders are gone."""
-        known = self.index.snapshot().recipes.get(recipe)
-        return known.classes if known else ()
-
     @property
     def attention(self) -> "Attention":
         """What computes tokens; torch is loaded when it is asked for the first time."""
