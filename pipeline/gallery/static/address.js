@@ -1,8 +1,19 @@
 // What is shown is what the address says: a link or a reload shows the same, and Back goes back.
 
 const NAMES = [
-  "where", "sort", "page", "view", "a", "b", // what is listed
-  "image", "other", "block", "head", "at", "off", "fade", // what is open, and how it is looked at
+  "where",
+  "sort",
+  "page",
+  "view",
+  "a",
+  "b", // what is listed
+  "image",
+  "other",
+  "block",
+  "head",
+  "at",
+  "off",
+  "fade", // what is open, and how it is looked at
 ];
 const listeners = [];
 let shown = read();
@@ -36,7 +47,10 @@ export function go(changes, { replace = false, over = false } = {}) {
 
 /** Close what is open: back to what it was opened from, if that is the step before. */
 export function leave(changes) {
-  if (!history.state?.over) { go(changes); return; }
+  if (!history.state?.over) {
+    go(changes);
+    return;
+  }
   afterBack = changes;
   history.back();
 }

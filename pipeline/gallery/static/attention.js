@@ -24,9 +24,20 @@ export class Attention {
     this.looks.figure.hidden = true;
     this.state = el("p", { role: "status" });
     this.choosers = el("div", { class: "choose", hidden: true });
-    this.ask = el("button", { type: "button", "data-focus": "ask", on: { click: () => this.point(this.place()) } }, "Ask where a place looks");
-    this.controls = el("div", {}, el("h3", {}, "Attention"),
-      el("p", { class: "faint" }, "Point at a place of the image, or move there by its arrow keys."), this.ask, this.state, this.choosers);
+    this.ask = el(
+      "button",
+      { type: "button", "data-focus": "ask", on: { click: () => this.point(this.place()) } },
+      "Ask where a place looks",
+    );
+    this.controls = el(
+      "div",
+      {},
+      el("h3", {}, "Attention"),
+      el("p", { class: "faint" }, "Point at a place of the image, or move there by its arrow keys."),
+      this.ask,
+      this.state,
+      this.choosers,
+    );
     for (const made of [photo, this.received.stage, this.looks.stage]) this.listen(made);
     this.showStored();
   }
@@ -41,7 +52,9 @@ export class Attention {
       if (JSON.stringify(this.token(place)) !== before) this.point(place);
     });
     made.addEventListener("keydown", (event) => {
-      const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [0, 0];
+      const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[
+        event.key
+      ] ?? [0, 0];
       const start = now().at ? null : event.key === "Enter" || event.key === " ";
       if (!down && !right && !start) return;
       event.preventDefault();
@@ -79,7 +92,9 @@ export class Attention {
     this.received.line.textContent = "all blocks and heads, logarithmic";
     try {
       if (await orSay(this.received.stage, loading)) this.replace(this.received, canvas, "stored");
-    } catch { /* the image was closed */ }
+    } catch {
+      /* the image was closed */
+    }
   }
 
   replace({ stage: made }, canvas, kind) {
@@ -118,14 +133,43 @@ export class Attention {
   }
 
   choose() {
-    const pick = (name, values, value) => el("label", {}, `${name} `, el("select", {
-      "data-focus": name, on: { change: ({ target }) => { go({ [name.toLowerCase()]: target.value }, { replace: true }); this.show(); } },
-    }, values.map((one) => el("option", { value: one, selected: String(one) === String(value) }, plain(one)))));
-    const focused = this.choosers.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+    const pick = (name, values, value) =>
+      el(
+        "label",
+        {},
+        `${name} `,
+        el(
+          "select",
+          {
+            "data-focus": name,
+            on: {
+              change: ({ target }) => {
+                go({ [name.toLowerCase()]: target.value }, { replace: true });
+                this.show();
+              },
+            },
+          },
+          values.map((one) =>
+            el("option", { value: one, selected: String(one) === String(value) }, plain(one)),
+          ),
+        ),
+      );
+    const focused = this.choosers.contains(document.activeElement)
+      ? document.activeElement.dataset.focus
+      : null;
     const block = this.block();
     this.choosers.replaceChildren(
-      pick("Block", this.blocks.map((one) => one.block), block.block),
-      pick("Head", Array.from({ length: block.heads }, (_, head) => head), this.head()));
+      pick(
+        "Block",
+        this.blocks.map((one) => one.block),
+        block.block,
+      ),
+      pick(
+        "Head",
+        Array.from({ length: block.heads }, (_, head) => head),
+        this.head(),
+      ),
+    );
     this.choosers.hidden = false;
     this.choosers.querySelector(`[data-focus="${focused}"]`)?.focus();
   }
@@ -135,24 +179,41 @@ export class Attention {
     const block = this.block();
     if (!block) return { top: y - STEP / 2, left: x - STEP / 2, side: STEP };
     const { stride } = block;
-    const off = ({ corner, grid }) => Math.max(
-      Math.abs(y + 0.5 - corner[0] - (grid[0] * stride) / 2), Math.abs(x + 0.5 - corner[1] - (grid[1] * stride) / 2));
-    const inside = block.tiles.filter(({ corner: [top, left], grid: [rows, columns] }) =>
-      y >= top && y < top + rows * stride && x >= left && x < left + columns * stride);
+    const off = ({ corner, grid }) =>
+      Math.max(
+        Math.abs(y + 0.5 - corner[0] - (grid[0] * stride) / 2),
+        Math.abs(x + 0.5 - corner[1] - (grid[1] * stride) / 2),
+      );
+    const inside = block.tiles.filter(
+      ({ corner: [top, left], grid: [rows, columns] }) =>
+        y >= top && y < top + rows * stride && x >= left && x < left + columns * stride,
+    );
     const [tile] = inside.sort((one, other) => off(one) - off(other));
     const [top, left] = tile?.corner ?? [0, 0];
-    return { top: top + Math.floor((y - top) / stride) * stride, left: left + Math.floor((x - left) / stride) * stride, side: stride };
+    return {
+      top: top + Math.floor((y - top) / stride) * stride,
+      left: left + Math.floor((x - left) / stride) * stride,
+      side: stride,
+    };
   }
 
   cross() {
-    for (const made of [this.photo, this.received.stage, this.looks.stage]) if (now().at) putCross(made, this.row, this.token());
-    this.photo.setAttribute("aria-description", now().at ? `at ${now().at.replace(",", " down, ")} across, in pixels` : "");
+    for (const made of [this.photo, this.received.stage, this.looks.stage])
+      if (now().at) putCross(made, this.row, this.token());
+    this.photo.setAttribute(
+      "aria-description",
+      now().at ? `at ${now().at.replace(",", " down, ")} across, in pixels` : "",
+    );
   }
 
   async showReceived() {
     const wanted = { key: this.row.key, block: this.block().block, head: this.head() };
-    await this.draw("received", this.received, path("image/received", wanted), () =>
-      `${plain(wanted.block)}, head ${wanted.head}`);
+    await this.draw(
+      "received",
+      this.received,
+      path("image/received", wanted),
+      () => `${plain(wanted.block)}, head ${wanted.head}`,
+    );
   }
 
   async showLooks() {
@@ -160,15 +221,23 @@ export class Attention {
     this.looks.figure.hidden = false;
     const { y, x } = this.place();
     const wanted = { key: this.row.key, block: this.block().block, head: this.head(), y, x };
-    await this.draw("looks", this.looks, path("image/looks", wanted), (headers) =>
-      `${plain(wanted.block)}, head ${wanted.head}, from ${y} down, ${x} across; its most: ${percent(Number(headers.get("X-Max-Weight")))}`);
+    await this.draw(
+      "looks",
+      this.looks,
+      path("image/looks", wanted),
+      (headers) =>
+        `${plain(wanted.block)}, head ${wanted.head}, from ${y} down, ${x} across; its most: ${percent(Number(headers.get("X-Max-Weight")))}`,
+    );
   }
 
   async draw(name, into, url, line) {
     if (this.drawn[name] === url) return;
     this.drawing[name]?.abort();
     const own = (this.drawing[name] = new AbortController());
-    const canvas = el("canvas", { role: "img", "aria-label": name === "looks" ? "where the place looks" : "attention received" });
+    const canvas = el("canvas", {
+      role: "img",
+      "aria-label": name === "looks" ? "where the place looks" : "attention received",
+    });
     const headers = await loadHeat(canvas, url, AbortSignal.any([own.signal, this.signal]));
     this.drawn[name] = url;
     this.replace(into, canvas, name);

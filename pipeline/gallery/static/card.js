@@ -12,7 +12,7 @@ const SIDE = 256; // pixels of a thumbnail
 const CLASSES = 3; // whose shares are told
 
 /** A square that shows an image of the table once it is near the screen. */
-export function thumbnail(row) {
+function thumbnail(row) {
   const square = el("span", { class: "square" });
   if (row.status !== "ok") {
     square.append(failure(row.error));
@@ -23,19 +23,32 @@ export function thumbnail(row) {
   square.append(mask);
   whenSeen(square, async (signal) => {
     square.replaceChildren(mask);
-    const photo = orSay(square, loadImage(img, path("image/thumb", { key: row.key, side: SIDE }), signal), true);
-    const drawn = orSay(square, loadMask(mask, row.key, SIDE, coloursOf(row.recipe), undefined, signal), true);
+    const photo = orSay(
+      square,
+      loadImage(img, path("image/thumb", { key: row.key, side: SIDE }), signal),
+      true,
+    );
+    const drawn = orSay(
+      square,
+      loadMask(mask, row.key, SIDE, coloursOf(row.recipe), undefined, signal),
+      true,
+    );
     if (await photo) square.prepend(img);
     await drawn;
   });
   return square;
 }
 
-const failure = (error) => el("span", { class: "gone" },
-  el("b", {}, `failed: ${plain(error?.stage ?? "unknown")}`), el("span", {}, plain(error?.message ?? error?.type ?? "")));
+const failure = (error) =>
+  el(
+    "span",
+    { class: "gone" },
+    el("b", {}, `failed: ${plain(error?.stage ?? "unknown")}`),
+    el("span", {}, plain(error?.message ?? error?.type ?? "")),
+  );
 
 /** The largest classes of an image but its background, as a line. */
-export function sharesOf(row, most = CLASSES) {
+function sharesOf(row, most = CLASSES) {
   const names = new Map(classesOf(row.recipe).map(({ id, name }) => [name, id]));
   const idOf = (name) => names.get(name) ?? Number(/^class (\d+)$/.exec(name)?.[1] ?? 0); // nameless: its run's folder is gone
   return Object.entries(row.shares ?? {})
@@ -54,18 +67,49 @@ export function card(row, selected, handlers) {
   const name = plain(row.name);
   let range = false; // whether Shift is held while it is ticked
   const box = el("input", {
-    type: "checkbox", "aria-label": `Select ${name}`, checked: selected,
+    type: "checkbox",
+    "aria-label": `Select ${name}`,
+    checked: selected,
     on: {
-      keydown: (event) => { range = event.shiftKey; },
-      click: (event) => { range ||= event.shiftKey; handlers.tick(row, box.checked, range); range = false; },
+      keydown: (event) => {
+        range = event.shiftKey;
+      },
+      click: (event) => {
+        range ||= event.shiftKey;
+        handlers.tick(row, box.checked, range);
+        range = false;
+      },
     },
   });
-  const said = row.status === "ok"
-    ? [el("span", { class: "faint" }, `confidence ${percent(row.confidence)} · ${row.width} × ${row.height} px`), sharesOf(row)]
-    : [el("span", { class: "faint" }, plain(row.error?.type ?? ""))];
-  return el("li", { "data-key": row.key },
+  const said =
+    row.status === "ok"
+      ? [
+          el(
+            "span",
+            { class: "faint" },
+            `confidence ${percent(row.confidence)} · ${row.width} × ${row.height} px`,
+          ),
+          sharesOf(row),
+        ]
+      : [el("span", { class: "faint" }, plain(row.error?.type ?? ""))];
+  return el(
+    "li",
+    { "data-key": row.key },
     el("label", { class: "tick" }, box),
-    el("figure", {},
-      el("button", { type: "button", class: "open", "aria-label": `Open ${name}${row.status === "ok" ? "" : ", failed"}`, on: { click: () => handlers.open(row) } }, thumbnail(row)),
-      el("figcaption", {}, el("span", { class: "name", title: plain(row.uri) }, foreign(row.name)), said)));
+    el(
+      "figure",
+      {},
+      el(
+        "button",
+        {
+          type: "button",
+          class: "open",
+          "aria-label": `Open ${name}${row.status === "ok" ? "" : ", failed"}`,
+          on: { click: () => handlers.open(row) },
+        },
+        thumbnail(row),
+      ),
+      el("figcaption", {}, el("span", { class: "name", title: plain(row.uri) }, foreign(row.name)), said),
+    ),
+  );
 }

@@ -27,7 +27,10 @@ export function fadesBy(slider) {
 
 /** Hide the masks, or show them as before. */
 export function turnFade() {
-  if (percent()) { last = percent(); set(0); } else set(last);
+  if (percent()) {
+    last = percent();
+    set(0);
+  } else set(last);
 }
 
 listen(() => show(percent()));

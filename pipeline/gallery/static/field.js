@@ -7,7 +7,9 @@ import { told } from "./table.js";
 const field = byId("where");
 const said = byId("where-error");
 
-export const showCondition = (where) => { field.value = where ?? ""; };
+export const showCondition = (where) => {
+  field.value = where ?? "";
+};
 
 /** Filter by a condition. */
 export function filterBy(where) {
@@ -25,7 +27,9 @@ export function showError(error) {
   const at = Math.min(Math.max(0, error.at), where.length);
   const length = /^\s*(?:'[^']*'?|"[^"]*"?|[\p{L}\p{N}_.]+|\S)/u.exec(where.slice(at))?.[0].length ?? 0;
   const place = length ? where.slice(at, at + length) : " end";
-  said.append(el("code", {}, plain(where.slice(0, at)), el("mark", {}, plain(place)), plain(where.slice(at + length))));
+  said.append(
+    el("code", {}, plain(where.slice(0, at)), el("mark", {}, plain(place)), plain(where.slice(at + length))),
+  );
   if (document.activeElement === field) field.setSelectionRange(at, at + length);
 }
 
@@ -36,16 +40,42 @@ export function showNoError() {
 
 /** List what a condition can name. */
 export function showColumns() {
-  const examples = ["confidence < 0.8", "status = 'failed' and stage = 'fetch'", "contains(lower(name), 'plate')"];
+  const examples = [
+    "confidence < 0.8",
+    "status = 'failed' and stage = 'fetch'",
+    "contains(lower(name), 'plate')",
+  ];
   byId("where-columns").replaceChildren(
-    el("dl", {}, told().columns.filter(({ filterable }) => filterable !== false).map(({ name, type, help }) =>
-      el("div", {}, el("dt", {}, el("code", {}, plain(name))), el("dd", {}, plain(help || type))))),
-    el("p", { class: "faint" }, "As in ", examples.flatMap((one, index) => [index ? ", " : null, el("code", {}, one)]),
-      ". Join them by and, or, not."));
+    el(
+      "dl",
+      {},
+      told()
+        .columns.filter(({ filterable }) => filterable !== false)
+        .map(({ name, type, help }) =>
+          el("div", {}, el("dt", {}, el("code", {}, plain(name))), el("dd", {}, plain(help || type))),
+        ),
+    ),
+    el(
+      "p",
+      { class: "faint" },
+      "As in ",
+      examples.flatMap((one, index) => [index ? ", " : null, el("code", {}, one)]),
+      ". Join them by and, or, not.",
+    ),
+  );
 }
 
-byId("condition").addEventListener("submit", (event) => { event.preventDefault(); filterBy(field.value); });
-byId("where-clear").addEventListener("click", () => { field.value = ""; filterBy(""); });
+byId("condition").addEventListener("submit", (event) => {
+  event.preventDefault();
+  filterBy(field.value);
+});
+byId("where-clear").addEventListener("click", () => {
+  field.value = "";
+  filterBy("");
+});
 field.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); filterBy(field.value); }
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    filterBy(field.value);
+  }
 });

@@ -22,7 +22,9 @@ let rows = []; // shown
 let grown = () => {}; // what happens when more of the table may have been read
 
 /** Hear when more of a table that is still being read may be there. */
-export const whenGrown = (listener) => { grown = listener; };
+export const whenGrown = (listener) => {
+  grown = listener;
+};
 let anchor = null; // index of the row that was ticked last
 
 export const where = () => now().where ?? "";
@@ -34,21 +36,30 @@ export async function showList(ask, make, unit) {
   asking = new AbortController();
   const { signal } = asking;
   cards.setAttribute("aria-busy", "true");
-  const told = setTimeout(() => { byId("count").textContent = "looking…"; }, 400);
+  const told = setTimeout(() => {
+    byId("count").textContent = "looking…";
+  }, 400);
   try {
     const found = await ask(signal);
     showNoError();
     fill(found, make, unit);
-    if (found.reading) setTimeout(() => { if (!signal.aborted) grown(); }, AGAIN);
+    if (found.reading)
+      setTimeout(() => {
+        if (!signal.aborted) grown();
+      }, AGAIN);
   } catch (error) {
     if (isAbort(error) || error instanceof Lost) return;
     fill({ count: 0, rows: [] }, make, unit);
     showPicked(0);
     const marked = error instanceof Refused && error.status === 400 && where();
     if (marked) showError(error);
-    byId("notice").replaceChildren(notice(marked ? "Nothing is shown: the condition has an error" : "This cannot be shown",
-      marked ? ["It is marked above."] : [plain(error.message)],
-      { alarm: true, action: where() ? ["Clear the condition", () => filterBy("")] : null }));
+    byId("notice").replaceChildren(
+      notice(
+        marked ? "Nothing is shown: the condition has an error" : "This cannot be shown",
+        marked ? ["It is marked above."] : [plain(error.message)],
+        { alarm: true, action: where() ? ["Clear the condition", () => filterBy("")] : null },
+      ),
+    );
   } finally {
     clearTimeout(told);
     if (!signal.aborted) cards.removeAttribute("aria-busy");
@@ -61,24 +72,43 @@ function fill(found, make, unit) {
   cards.replaceChildren(...found.rows.map(make));
   const last = Math.max(1, Math.ceil(found.count / PAGE));
   const first = (page() - 1) * PAGE;
-  const of = several(found.count, unit) + (found.reading ? ` so far: ${found.reading.done} of ${found.reading.total} files are read` : "");
-  byId("count").textContent = found.rows.length && last > 1 ? `${count(first + 1)}–${count(first + found.rows.length)} of ${of}` : of;
+  const of =
+    several(found.count, unit) +
+    (found.reading ? ` so far: ${found.reading.done} of ${found.reading.total} files are read` : "");
+  byId("count").textContent =
+    found.rows.length && last > 1 ? `${count(first + 1)}–${count(first + found.rows.length)} of ${of}` : of;
   showPages(Math.min(page(), last), last);
   if (!found.rows.length) byId("notice").replaceChildren(nothing(found.count, unit));
   else if (unit === "image" && !told().ok) byId("notice").replaceChildren(onlyFailures());
 }
 
 function nothing(all, unit) {
-  if (all) return notice("This page is past the end", [`There are ${several(all, unit)}.`], { action: ["First page", () => go({ page: null })] });
-  if (where()) return notice("No image fulfils the condition", ["Nothing in the table is like that."], { action: ["Clear the condition", () => filterBy("")] });
+  if (all)
+    return notice("This page is past the end", [`There are ${several(all, unit)}.`], {
+      action: ["First page", () => go({ page: null })],
+    });
+  if (where())
+    return notice("No image fulfils the condition", ["Nothing in the table is like that."], {
+      action: ["Clear the condition", () => filterBy("")],
+    });
   if (unit === "image") {
-    return notice("The table is empty", ["No run has committed a row yet. masklake segment SOURCE --table writes some; then load this page again."]);
+    return notice("The table is empty", [
+      "No run has committed a row yet. masklake segment SOURCE --table writes some; then load this page again.",
+    ]);
   }
-  return notice("The runs have no image in common", ["Two runs can be compared where both gave a mask to the same image."]);
+  return notice("The runs have no image in common", [
+    "Two runs can be compared where both gave a mask to the same image.",
+  ]);
 }
 
-const onlyFailures = () => notice("Not one image got a mask",
-  ["Every one of them failed. Most often it is the source's access, or files that are no images: open one to see what to do."], { alarm: true });
+const onlyFailures = () =>
+  notice(
+    "Not one image got a mask",
+    [
+      "Every one of them failed. Most often it is the source's access, or files that are no images: open one to see what to do.",
+    ],
+    { alarm: true },
+  );
 
 // ---------------------------------------------------------------- images
 
@@ -87,12 +117,16 @@ export async function showImages() {
   const { sort } = now();
   const wanted = { where: where(), sort, limit: PAGE, offset: (page() - 1) * PAGE };
   anchor = null;
-  await showList(async (signal) => {
-    const found = await json(path("api/rows", wanted), signal);
-    rows = found.rows;
-    showPicked(found.count);
-    return found;
-  }, (row) => card(row, isSelected(row, where()), { open, tick }), "image");
+  await showList(
+    async (signal) => {
+      const found = await json(path("api/rows", wanted), signal);
+      rows = found.rows;
+      showPicked(found.count);
+      return found;
+    },
+    (row) => card(row, isSelected(row, where()), { open, tick }),
+    "image",
+  );
 }
 
 const open = (row) => go({ image: row.key }, { over: true });
@@ -113,32 +147,51 @@ function showTicks() {
 
 /** Give the keyboard back to a card, if it is on this page. */
 export function focusCard(key) {
-  [...cards.children].find((item) => item.dataset.key === key)?.querySelector(".open").focus();
+  [...cards.children]
+    .find((item) => item.dataset.key === key)
+    ?.querySelector(".open")
+    .focus();
 }
 
 // ---------------------------------------------------------------- order
 
 const SORTS = [
-  ["finished_at", "date"], ["confidence", "confidence"], ["entropy", "entropy"], ["distance", "distance"],
-  ["name", "name"], ["uri", "place"], ["status", "status"], ["run_id", "run"], ["width", "width"], ["size_bytes", "file size"],
+  ["finished_at", "date"],
+  ["confidence", "confidence"],
+  ["entropy", "entropy"],
+  ["distance", "distance"],
+  ["name", "name"],
+  ["uri", "place"],
+  ["status", "status"],
+  ["run_id", "run"],
+  ["width", "width"],
+  ["size_bytes", "file size"],
 ];
 const DEFAULT = "-finished_at";
 
 /** Offer the orders of images; of pairs there are two. */
 export function showPairSort() {
-  offer([["uri", "place"], ["-differs", "difference"]]);
+  offer([
+    ["uri", "place"],
+    ["-differs", "difference"],
+  ]);
   byId("sort").value = now().sort === "-differs" ? "-differs" : "uri";
 }
 
-const offer = (sorts) => byId("sort").replaceChildren(...sorts.map(([value, label]) => el("option", { value }, label)));
+const offer = (sorts) =>
+  byId("sort").replaceChildren(...sorts.map(([value, label]) => el("option", { value }, label)));
 
 export function showSort() {
-  const shares = classNames().map((name) => [`share['${name.replaceAll("'", "''")}']`, `share of ${plain(name)}`]);
+  const shares = classNames().map((name) => [
+    `share['${name.replaceAll("'", "''")}']`,
+    `share of ${plain(name)}`,
+  ]);
   offer([...SORTS, ...shares]);
   const sort = now().sort ?? DEFAULT;
   const column = sort.replace(/^-/, "");
   const field = byId("sort");
-  if (![...field.options].some(({ value }) => value === column)) field.append(el("option", { value: column }, plain(column)));
+  if (![...field.options].some(({ value }) => value === column))
+    field.append(el("option", { value: column }, plain(column)));
   field.value = column;
   byId("turn").textContent = sort.startsWith("-") ? "↓ Descending" : "↑ Ascending";
 }

@@ -11,7 +11,8 @@ export function watch(back) {
   whenLost(() => {
     if (tries !== null) return;
     tries = 0;
-    byId("lost").textContent = "The server does not answer: was masklake view ended? Start it again with the same port; this page tries again by itself.";
+    byId("lost").textContent =
+      "The server does not answer: was masklake view ended? Start it again with the same port; this page tries again by itself.";
     shown(byId("lost"), true);
     wait(back);
   });
@@ -21,8 +22,14 @@ function wait(back) {
   const seconds = EVERY[Math.min(tries, EVERY.length - 1)];
   tries += 1;
   setTimeout(async () => {
-    const answers = await fetch("api/table").then(() => true, () => false);
-    if (!answers) { wait(back); return; }
+    const answers = await fetch("api/table").then(
+      () => true,
+      () => false,
+    );
+    if (!answers) {
+      wait(back);
+      return;
+    }
     tries = null;
     shown(byId("lost"), false);
     back();

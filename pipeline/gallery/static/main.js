@@ -33,8 +33,12 @@ function showListed() {
   const { where } = now();
   showCondition(where);
   showFields(where);
-  for (const [id, current] of [["view-images", !compares()], ["view-compare", compares()]]) {
-    if (current) byId(id).setAttribute("aria-current", "page"); else byId(id).removeAttribute("aria-current");
+  for (const [id, current] of [
+    ["view-images", !compares()],
+    ["view-compare", compares()],
+  ]) {
+    if (current) byId(id).setAttribute("aria-current", "page");
+    else byId(id).removeAttribute("aria-current");
   }
   const other = { sort: null, page: null, image: null, other: null, at: null };
   byId("view-images").href = addressOf({ ...other, view: null, a: null, b: null }) || "?";
@@ -43,14 +47,24 @@ function showListed() {
   shown(byId("runs"), compares() && told().runs.length > 1);
   byId("list-title").textContent = compares() ? "Two runs compared" : "Images";
   byId("cards").classList.toggle("pairs", compares());
-  if (compares()) { showRuns(); showPairSort(); showPairs(); } else { showSort(); showImages(); }
+  if (compares()) {
+    showRuns();
+    showPairSort();
+    showPairs();
+  } else {
+    showSort();
+    showImages();
+  }
 }
 
 async function start() {
   try {
     await loadTable();
   } catch (error) {
-    if (!(error instanceof Lost)) byId("notice").replaceChildren(notice("The table cannot be read", [plain(error.message)], { alarm: true }));
+    if (!(error instanceof Lost))
+      byId("notice").replaceChildren(
+        notice("The table cannot be read", [plain(error.message)], { alarm: true }),
+      );
     return;
   }
   showHead();
@@ -60,7 +74,10 @@ async function start() {
   show(now(), null);
 }
 
-for (const [id, state] of [["view-images", () => ({ view: null, a: null, b: null, sort: null, page: null })], ["view-compare", () => ({ view: "compare", sort: null, page: null })]]) {
+for (const [id, state] of [
+  ["view-images", () => ({ view: null, a: null, b: null, sort: null, page: null })],
+  ["view-compare", () => ({ view: "compare", sort: null, page: null })],
+]) {
   byId(id).addEventListener("click", (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
     event.preventDefault();
@@ -72,15 +89,23 @@ addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
   const isOpen = byId("large").open;
   if (event.key === "f" || event.key === "F") turnFade();
-  else if (event.key === "/" && !isOpen) { event.preventDefault(); byId("where").focus(); }
-  else if (isOpen && (event.key === "ArrowLeft" || event.key === "ArrowRight") && !event.target.closest("[type=range], [role=region]")) {
+  else if (event.key === "/" && !isOpen) {
+    event.preventDefault();
+    byId("where").focus();
+  } else if (
+    isOpen &&
+    (event.key === "ArrowLeft" || event.key === "ArrowRight") &&
+    !event.target.closest("[type=range], [role=region]")
+  ) {
     event.preventDefault();
     step(event.key === "ArrowRight" ? 1 : -1);
   }
 });
 
 const wide = matchMedia("(min-width: 901px)");
-const unfold = () => { byId("filters").open = wide.matches; };
+const unfold = () => {
+  byId("filters").open = wide.matches;
+};
 wide.addEventListener("change", unfold);
 unfold();
 fadesBy(byId("fade"));
@@ -89,6 +114,7 @@ watch(start);
 whenGrown(async () => {
   await loadTable();
   showHead();
-  if (compares()) showPairs(); else showImages();
+  if (compares()) showPairs();
+  else showImages();
 });
 start();

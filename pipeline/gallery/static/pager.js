@@ -6,13 +6,25 @@ import { count } from "./words.js";
 
 function step(label, page, enabled) {
   if (!enabled) return null;
-  return el("a", {
-    href: addressOf({ page: page > 1 ? page : null }),
-    on: { click: (event) => { if (plainClick(event)) { event.preventDefault(); turnTo(page); } } },
-  }, label);
+  return el(
+    "a",
+    {
+      href: addressOf({ page: page > 1 ? page : null }),
+      on: {
+        click: (event) => {
+          if (plainClick(event)) {
+            event.preventDefault();
+            turnTo(page);
+          }
+        },
+      },
+    },
+    label,
+  );
 }
 
-const plainClick = (event) => event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
+const plainClick = (event) =>
+  event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
 
 function turnTo(page) {
   go({ page: page > 1 ? String(page) : null });
@@ -25,12 +37,20 @@ export function showPages(page, last) {
   const nav = byId("pages");
   shown(nav, last > 1);
   const field = el("input", {
-    type: "number", min: 1, max: last, value: page, "aria-label": "Page",
+    type: "number",
+    min: 1,
+    max: last,
+    value: page,
+    "aria-label": "Page",
     on: { change: () => turnTo(Math.min(last, Math.max(1, Math.round(Number(field.value)) || 1))) },
   });
-  nav.replaceChildren(...[
-    step("« First", 1, page > 1), step("‹ Previous", page - 1, page > 1),
-    el("span", {}, "page ", field, ` of ${count(last)}`),
-    step("Next ›", page + 1, page < last), step("Last »", last, page < last),
-  ].filter(Boolean));
+  nav.replaceChildren(
+    ...[
+      step("« First", 1, page > 1),
+      step("‹ Previous", page - 1, page > 1),
+      el("span", {}, "page ", field, ` of ${count(last)}`),
+      step("Next ›", page + 1, page < last),
+      step("Last »", last, page < last),
+    ].filter(Boolean),
+  );
 }

@@ -26,6 +26,8 @@ export function showPicked(rows) {
 
 whenSelected(show);
 byId("picked-all").addEventListener("click", () => selectWhole(now().where ?? "", here));
-byId("picked-none").addEventListener("click", () => { selectNone(); byId("list").focus(); });
+byId("picked-none").addEventListener("click", () => {
+  selectNone();
+  byId("list").focus();
+});
 byId("picked-save").addEventListener("click", openSave);
-

@@ -5,14 +5,25 @@ import { HEAT } from "./colours.js";
 import { el, plain } from "./dom.js";
 import { isAbort, path, picture, Refused } from "./server.js";
 
-const WHY = { 403: "no access to the source", 404: "source gone", 409: "source changed since", 413: "source too large", 422: "source not readable" };
+const WHY = {
+  403: "no access to the source",
+  404: "source gone",
+  409: "source changed since",
+  413: "source too large",
+  422: "source not readable",
+};
 
 /** Load one picture into each <img>; resolves to the headers of the answer. */
 export async function loadImage(imgs, url, signal) {
   const { blob, headers } = await picture(url, signal);
   const address = URL.createObjectURL(blob);
   try {
-    await Promise.all([imgs].flat().map((img) => { img.src = address; return img.decode(); }));
+    await Promise.all(
+      [imgs].flat().map((img) => {
+        img.src = address;
+        return img.decode();
+      }),
+    );
   } finally {
     URL.revokeObjectURL(address);
   }
@@ -34,10 +45,14 @@ export async function loadHeat(canvas, url, signal) {
 }
 
 /** A box that says why there is no picture. */
-export function gone(error, low = false) {
+function gone(error, low = false) {
   const title = error instanceof Refused ? (WHY[error.status] ?? "not available") : "not available";
-  return el("span", { class: low ? "gone low" : "gone", title: plain(error.message) }, el("span", {}, title),
-    low ? null : el("span", {}, plain(error.message)));
+  return el(
+    "span",
+    { class: low ? "gone low" : "gone", title: plain(error.message) },
+    el("span", {}, title),
+    low ? null : el("span", {}, plain(error.message)),
+  );
 }
 
 /** What a layer's loading came to: true, or false once a box in `place` says why not. Aborts are thrown. */

@@ -25,8 +25,10 @@ export function drawMask(canvas, { width, height, values }, colours, off = new S
       const id = values[i];
       if (id === 0 || off.has(id)) continue;
       const edge =
-        (x >= reach && values[i - reach] !== id) || (x < width - reach && values[i + reach] !== id) ||
-        (y >= reach && values[i - reach * width] !== id) || (y < height - reach && values[i + reach * width] !== id);
+        (x >= reach && values[i - reach] !== id) ||
+        (x < width - reach && values[i + reach] !== id) ||
+        (y >= reach && values[i - reach * width] !== id) ||
+        (y < height - reach && values[i + reach * width] !== id);
       drawn.data.set(colours[id], 4 * i);
       drawn.data[4 * i + 3] = edge ? 255 : FILL;
     }

@@ -15,13 +15,16 @@ const word = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceA
 
 function showCommand() {
   const format = byId("save-format").value;
-  byId("save-command").textContent = `masklake export ${word(told().uri)} OUT --format ${format} --list ${FILE}`;
+  byId("save-command").textContent =
+    `masklake export ${word(told().uri)} OUT --format ${format} --list ${FILE}`;
 }
 
 export async function openSave() {
   const formats = told().formats ?? FORMATS;
   const first = formats.includes("label-studio") ? "label-studio" : formats[0];
-  byId("save-format").replaceChildren(...formats.map((name) => el("option", { selected: name === first }, plain(name))));
+  byId("save-format").replaceChildren(
+    ...formats.map((name) => el("option", { selected: name === first }, plain(name))),
+  );
   byId("save-what").textContent = `${several(size(), "image")} selected.`;
   const file = byId("save-file");
   if (address) URL.revokeObjectURL(address);
@@ -39,7 +42,9 @@ export async function openSave() {
 }
 
 byId("save-format").addEventListener("change", showCommand);
-byId("save-file").addEventListener("click", () => { byId("save-state").textContent = "saved where this browser saves files"; });
+byId("save-file").addEventListener("click", () => {
+  byId("save-state").textContent = "saved where this browser saves files";
+});
 byId("save-copy").addEventListener("click", async () => {
   await navigator.clipboard.writeText(byId("save-command").textContent);
   byId("save-state").textContent = "command copied";

@@ -8,15 +8,18 @@ const MARGIN = "300px 0px";
 const jobs = new Map(); // element: { load, abort, waits }
 let running = 0;
 
-const observer = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    const job = jobs.get(target);
-    if (!job) continue;
-    job.waits = isIntersecting;
-    if (!isIntersecting) job.abort?.abort();
-  }
-  next();
-}, { rootMargin: MARGIN });
+const observer = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) {
+      const job = jobs.get(target);
+      if (!job) continue;
+      job.waits = isIntersecting;
+      if (!isIntersecting) job.abort?.abort();
+    }
+    next();
+  },
+  { rootMargin: MARGIN },
+);
 
 /** Call `load(signal)` once an element is near the screen; again if it left before the end and comes back. */
 export function whenSeen(element, load) {

@@ -11,7 +11,7 @@ let whole = null; // { where, count }: all rows of a condition
 let except = new Map(); // id: row, of `whole`
 let picked = new Map(); // id: { image_id, run_id, uri }
 
-export const idOf = ({ run_id, image_id }) => `${run_id}/${image_id}`;
+const idOf = ({ run_id, image_id }) => `${run_id}/${image_id}`;
 export const whenSelected = (listener) => listeners.push(listener);
 export const size = () => (whole ? whole.count - except.size : 0) + picked.size;
 export const wholeCondition = () => whole?.where ?? null;
@@ -26,8 +26,13 @@ export function select(rows, where, on) {
   for (const row of rows) {
     const [id, kept] = [idOf(row), { image_id: row.image_id, run_id: row.run_id, uri: row.uri }];
     const ofWhole = whole !== null && whole.where === where;
-    if (on) { except.delete(id); if (!ofWhole) picked.set(id, kept); }
-    else { picked.delete(id); if (ofWhole) except.set(id, kept); }
+    if (on) {
+      except.delete(id);
+      if (!ofWhole) picked.set(id, kept);
+    } else {
+      picked.delete(id);
+      if (ofWhole) except.set(id, kept);
+    }
   }
   changed();
 }
@@ -59,7 +64,8 @@ export async function asCsv() {
       if (!except.has(id)) lines.push(record);
     }
   }
-  for (const [id, row] of picked) if (!seen.has(id)) lines.push([row.image_id, row.run_id, row.uri].map(quoted).join(","));
+  for (const [id, row] of picked)
+    if (!seen.has(id)) lines.push([row.image_id, row.run_id, row.uri].map(quoted).join(","));
   return `${lines.join("\r\n")}\r\n`;
 }
 
@@ -85,7 +91,12 @@ export async function restore(uri) {
 
 function changed() {
   try {
-    sessionStorage.setItem(KEPT, JSON.stringify({ uri: tableUri, whole, except: [...except], picked: [...picked] }));
-  } catch { /* larger than the browser keeps: it lasts until the reload */ }
+    sessionStorage.setItem(
+      KEPT,
+      JSON.stringify({ uri: tableUri, whole, except: [...except], picked: [...picked] }),
+    );
+  } catch {
+    /* larger than the browser keeps: it lasts until the reload */
+  }
   for (const listener of listeners) listener();
 }

@@ -23,7 +23,8 @@ export const isAbort = (error) => error?.name === "AbortError";
 /** The path with its parameters; those that are null are left out. */
 export function path(name, parameters = {}) {
   const given = new URLSearchParams();
-  for (const [key, value] of Object.entries(parameters)) if (value != null && value !== "") given.set(key, value);
+  for (const [key, value] of Object.entries(parameters))
+    if (value != null && value !== "") given.set(key, value);
   return given.size ? `${name}?${given}` : name;
 }
 

@@ -20,7 +20,11 @@ export function shape(made, width, height) {
 /** A stage with its title and a line below it. */
 export function panel(title, made) {
   const line = el("span", { class: "faint" });
-  return { figure: el("figure", {}, el("figcaption", {}, el("b", {}, title), line), made), stage: made, line };
+  return {
+    figure: el("figure", {}, el("figcaption", {}, el("b", {}, title), line), made),
+    stage: made,
+    line,
+  };
 }
 
 /** Where in the image a pointer is: { y, x } in whole pixels. */

@@ -25,19 +25,30 @@ export function coloursOf(recipe) {
 
 /** The names of the classes of all recipes, but for the first of each: the background. */
 export const classNames = () => [
-  ...new Set(table.recipes.flatMap(({ classes }) => classes.filter(({ id }) => id !== 0).map(({ name }) => name))),
+  ...new Set(
+    table.recipes.flatMap(({ classes }) => classes.filter(({ id }) => id !== 0).map(({ name }) => name)),
+  ),
 ];
 
 /** A run as a line of a list. */
 export const runLabel = (run) =>
-  plain([run.run_id, run.began ? moment(run.began) : null, run.model?.split("/").at(-1)].filter(Boolean).join(" · "));
+  plain(
+    [run.run_id, run.began ? moment(run.began) : null, run.model?.split("/").at(-1)]
+      .filter(Boolean)
+      .join(" · "),
+  );
 
 export function showHead() {
   const name = plain(lastPart(table.uri));
   document.title = `${name} · masklake`;
   byId("table-name").replaceChildren(foreign(lastPart(table.uri)));
   byId("table-uri").replaceChildren(foreign(table.uri));
-  const counts = [["Rows", table.rows], ["Masks", table.ok], ["Failed", table.failed], ["Runs", table.runs.length]];
+  const counts = [
+    ["Rows", table.rows],
+    ["Masks", table.ok],
+    ["Failed", table.failed],
+    ["Runs", table.runs.length],
+  ];
   byId("table-counts").replaceChildren(
     ...counts.map(([label, value]) => el("div", {}, el("dt", {}, label), el("dd", {}, count(value)))),
   );
