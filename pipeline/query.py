@@ -197,7 +197,9 @@ class Query:
         if (part := SHARE.fullmatch(name)) and part[1].replace("''", "'") in self.class_names:
             return name
         if name not in COLUMNS or name == "share":
-            raise ConfigError(f"rows cannot be sorted by {name!r}: {', '.join(COLUMNS)} (share['CLASS'])")
+            raise ConfigError(
+                f"there is no column {name!r} to sort by: {', '.join(COLUMNS)} (share['CLASS'])"
+            )
         return self._sorts.get(name, name)
 
     def _relation(

@@ -30,8 +30,15 @@ CSV_ROWS: Final = 20_000  # of a list, sent at once
 
 def make_app(gallery: Gallery) -> Starlette:
     """Return the application."""
+    formats = _formats()  # takes a while to import: before somebody waits for a page
+
+    def table(gallery: Gallery, _: Request) -> Response:
+        gallery.index.refresh()
+        facts = gallery.facts.of(gallery.index.snapshot())
+        return _json({**facts, "reading": gallery.index.reading, "formats": formats})
+
     answers: list[tuple[str, Callable[[Gallery, Request], Response]]] = [
-        ("/api/table", _table),
+        ("/api/table", table),
         ("/api/rows", _rows),
         ("/api/row", _row),
         ("/api/neighbours", _neighbours),
@@ -88,12 +95,6 @@ def _static() -> list[Route]:
 
 
 # ---------------------------------------------------------------- rows
-
-
-def _table(gallery: Gallery, _: Request) -> Response:
-    gallery.index.refresh()
-    facts = gallery.facts.of(gallery.index.snapshot())
-    return _json({**facts, "reading": gallery.index.reading, "formats": _formats()})
 
 
 def _formats() -> list[str]:
