@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -125,11 +125,11 @@ class Asked:
             raise_server_exceptions=False,
         )
 
-    def get(self, path: str, headers: dict[str, str] | None = None, **parameters: Any) -> httpx.Response:
+    def get(self, path: str, headers: dict[str, str] | None = None, **parameters: Any) -> httpx2.Response:
         """Return the answer."""
         return self._client.get(path, params=parameters, headers=headers)
 
-    def request(self, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    def request(self, method: str, path: str, headers: dict[str, str] | None = None) -> httpx2.Response:
         """Return the answer to another method than GET, or to other headers."""
         return self._client.request(method, path, headers=headers)
 
