@@ -18,6 +18,7 @@ from models.checkpoint import load
 from pipeline import inventory, listing
 from pipeline.config import Recipe, StorageConfig
 from pipeline.encode import encode_grey, encode_mask
+from pipeline.gallery import index
 from pipeline.gallery.app import make_app
 from pipeline.gallery.guard import Guard
 from pipeline.gallery.state import Gallery
@@ -152,6 +153,14 @@ class Asked:
         assert "\n" not in told["error"]
         assert "Traceback" not in told["error"]
         return str(told["error"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient() -> Iterator[None]:
+    """Answers wait until all rows are read, on a busy machine too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "PATIENCE", 60.0)
+        yield
 
 
 @pytest.fixture(scope="module")
