@@ -33,8 +33,8 @@ function thumbnail(row) {
       loadMask(mask, row.key, SIDE, coloursOf(row.recipe), undefined, signal),
       true,
     );
-    if (await photo) square.prepend(img);
-    await drawn;
+    const shown = photo.then((seen) => seen && square.prepend(img));
+    await Promise.all([shown, drawn]); // at once: of two that are aborted neither may go unheard
   });
   return square;
 }

@@ -129,9 +129,9 @@ function squares(pair) {
       loadImage(photos, path("image/thumb", { key: pair.a, side: SIDE }), signal),
       true,
     );
-    if (await seen) made.forEach((square, index) => square.prepend(photos[index]));
-    if (await drawn) made[2].append(difference);
-    await Promise.all(masks);
+    const shown = seen.then((ok) => ok && made.forEach((square, index) => square.prepend(photos[index])));
+    const differs = drawn.then((ok) => ok && made[2].append(difference));
+    await Promise.all([shown, differs, ...masks]); // at once: of those that are aborted none may go unheard
   });
   return made;
 }
