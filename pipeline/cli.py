@@ -19,6 +19,7 @@ from pipeline.cli_models import models
 from pipeline.cli_options import AsEvents, AsJson, Config, Debug, Endpoint, RegistryOption
 from pipeline.cli_table import COMMANDS as TABLE_COMMANDS
 from pipeline.cli_train import finetune
+from pipeline.cli_view import view
 from pipeline.errors import ConfigError
 from pipeline.events import JsonLines
 from pipeline.harmless import shown
@@ -300,6 +301,7 @@ def _settings(file: Path | None, options: dict[str, Any]) -> "JobConfig":
 for _name, _command in TABLE_COMMANDS.items():
     app.command(_name)(_command)
 app.command("export")(export)
+app.command("view")(view)
 app.command("finetune")(finetune)
 app.add_typer(models, name="models")
 app.command("doctor")(doctor)

@@ -39,6 +39,8 @@ class MasklakeError(Exception):
 class ConfigError(MasklakeError):
     """An option or a configuration field has a value that cannot be used."""
 
+    at: int | None = None  # where in a text of several words, counted from 0; None: it is all of it
+
 
 class StorageError(MasklakeError):
     """A bucket, prefix, endpoint or credential cannot be used; no single image is at fault."""
@@ -107,6 +109,7 @@ class FetchError(ImageError):
     """The object's bytes could not be read. Transient: the next run tries it again."""
 
     stage = "fetch"
+    why = ""  # gone | changed | denied: for who wants to tell them apart
 
 
 class DecodeError(ImageError):

@@ -7,6 +7,7 @@ browser, so it is taken apart before it runs: it can compare, and call nothing t
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -47,6 +48,7 @@ COLUMNS: Final[Mapping[str, str]] = {
 # What only programs ask for: too large, or of no use in a comparison.
 OTHERS: Final = ("etag", "mask", "class_pixels", "attention", "attention_map", "classes")
 
+SHARE: Final = re.compile(r"share\['((?:[^']|'')*)'\]")  # of one class, to sort by
 PREFIX: Final = "SELECT * FROM images WHERE "
 FUNCTIONS: Final = frozenset(
     {
@@ -69,12 +71,23 @@ CLASSES: Final = frozenset(
 class Query:
     """A table's newest rows, as they are when it is made. Raises TableError, StorageError.
 
-    Not for several threads: each takes its `cursor`.
+    Not for several threads at once. `narrow` are rows that were read before, and `classes` those of their
+    recipes: without masks, and with `entropy`, `distance` and `shares` (by class id) in the place of what
+    these are computed from; what sorts equal comes by their `place`. All their URIs begin with `prefix`.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(
+        self,
+        table: Table,
+        narrow: pa.Table | None = None,
+        classes: Mapping[str, tuple[str, ...]] | None = None,
+        prefix: str = "",
+    ) -> None:
         self.table = table
-        self.classes = classes_of(table)
+        self.classes = classes_of(table) if classes is None else classes
+        # What all have in common says nothing, and strings that differ late are sorted slowly.
+        self._sorts = {"uri": f"substr(uri, {len(prefix) + 1})"} if prefix else {}
+        self._ties = ("image_id", "run_id") if narrow is None else ("place",)
         self._database = duckdb.connect(
             config={
                 "memory_limit": MEMORY,
@@ -84,17 +97,47 @@ class Query:
                 "lock_configuration": True,
             }
         )
+        if narrow is None:
+            self._see_stored()
+        else:
+            self._see_narrow(narrow)
+
+    def _see_stored(self) -> None:
         recipes = pa.table(
             {"recipe": list(self.classes), "classes": [list(names) for names in self.classes.values()]},
             schema=pa.schema([("recipe", pa.string()), ("classes", pa.list_(pa.string()))]),
         )
         self._database.register("recipes", recipes)
-        self._database.register("stored", table.dataset())
-        named = ", ".join(f"{expression} AS {name}" for name, expression in COLUMNS.items())
-        self._database.execute(
-            f"CREATE VIEW images AS SELECT {named}, {', '.join(OTHERS)} "  # noqa: S608 - our own words only
-            "FROM stored LEFT JOIN recipes USING (recipe)"
-        )
+        self._database.register("stored", self.table.dataset())
+        self._create_view(COLUMNS, OTHERS, "stored LEFT JOIN recipes USING (recipe)")
+
+    def _see_narrow(self, narrow: pa.Table) -> None:
+        self._database.register("narrow", narrow)
+        told = {"entropy": "entropy", "distance": "distance", "share": self._shares()}
+        self._create_view({**COLUMNS, **told}, ("etag", "place"), "narrow")
+
+    def _create_view(self, columns: Mapping[str, str], others: Sequence[str], rows: str) -> None:
+        self._names = frozenset((*columns, *others))
+        named = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
+        self._database.execute(f"CREATE VIEW images AS SELECT {named}, {', '.join(others)} FROM {rows}")  # noqa: S608
+
+    def _shares(self) -> str:
+        """Return the expression of `share` for rows that have the shares by class id.
+
+        A struct, whose parts DuckDB takes ten times faster than a map's; but it does not tell a class `Cell`
+        from `cell`.
+        """
+        if not (names := self.class_names):
+            return "NULL::MAP(VARCHAR, DOUBLE)"
+        shares = []
+        for name in names:
+            ids = {key: known.index(name) + 1 for key, known in self.classes.items() if name in known}
+            cases = " ".join(f"WHEN {_quoted(key)} THEN shares[{place}]" for key, place in ids.items())
+            shares.append(f"CASE recipe {cases} END")
+        quoted = [_quoted(name) for name in names]
+        if len({name.lower() for name in names}) < len(names):
+            return f"map([{', '.join(quoted)}], [{', '.join(shares)}])"
+        return f"{{{', '.join(f'{name}: {share}' for name, share in zip(quoted, shares, strict=True))}}}"
 
     def close(self) -> None:
         """Let go of the rows."""
@@ -146,21 +189,60 @@ class Query:
             ((count,),) = self._relation(["image_id"], where, ()).aggregate("count(*)").fetchall()
         return int(count)
 
+    def sort_key(self, name: str) -> str:
+        """Return the expression of a column that rows can be sorted by, or of share['CLASS'].
+
+        Raises ConfigError if there is none.
+        """
+        if (part := SHARE.fullmatch(name)) and part[1].replace("''", "'") in self.class_names:
+            return name
+        if name not in COLUMNS or name == "share":
+            raise ConfigError(
+                f"there is no column {name!r} to sort by: {', '.join(COLUMNS)} (share['CLASS'])"
+            )
+        return self._sorts.get(name, name)
+
     def _relation(
         self, columns: Sequence[str], where: str | None, order: Sequence[tuple[str, bool]]
     ) -> duckdb.DuckDBPyRelation:
-        for name in [*columns, *(name for name, _ in order)]:
-            if name not in COLUMNS and name not in OTHERS:
+        for name in columns:
+            if name not in self._names:
                 raise ConfigError(f"there is no column {name!r}: {', '.join(COLUMNS)}")
         text = "FROM images"
         if where is not None:
             self.check(where)
             text += f" WHERE ({where}\n)"  # a comment in it ends with its line
         if order:
-            keys = [f"{name} {'DESC' if descending else 'ASC'} NULLS LAST" for name, descending in order]
-            text += f" ORDER BY {', '.join([*keys, 'image_id', 'run_id'])}"
+            keys = [
+                f"{self.sort_key(name)} {'DESC' if descending else 'ASC'} NULLS LAST"
+                for name, descending in order
+            ]
+            text += f" ORDER BY {', '.join([*keys, *self._ties])}"
         with _said(where):
             return self._database.sql(f"SELECT {', '.join(columns)} {text}")
+
+    def pairs(self, runs: tuple[str, str], where: str | None, by_difference: bool) -> pa.Table:
+        """Return `a`, `b` (places of rows) and `least` of the images of which both runs have masks.
+
+        `least` is the share of pixels, 0 to 1, that the shares of the classes alone say must differ. Sorted
+        by URI, or by that, largest first; the condition is on the first run's row.
+        """
+        least = " + ".join(
+            f"abs(coalesce(a.share[{name}], 0) - coalesce(b.share[{name}], 0))"
+            for name in map(_quoted, self.class_names)
+        )
+        if where is not None:
+            self.check(where)
+        text = (
+            f"SELECT a.place AS a, b.place AS b, ({least or '0'}) / 2 AS least "  # noqa: S608
+            f"FROM (SELECT * FROM images WHERE {f'({where}{chr(10)})' if where else 'true'}) a "
+            "JOIN images b USING (image_id) "
+            f"WHERE a.run_id = {_quoted(runs[0])} AND b.run_id = {_quoted(runs[1])} "
+            "AND a.status = 'ok' AND b.status = 'ok' "
+            f"ORDER BY {'least DESC NULLS LAST, ' if by_difference else ''}a.uri, a.place, b.place"
+        )
+        with _said(where):
+            return self._database.sql(text).to_arrow_table()
 
     def _parsed(self, where: str) -> Any:
         """Return the syntax tree of a condition. Raises ConfigError if it is none, or more than that."""
@@ -213,15 +295,21 @@ class Query:
             raise _refused(where, children[1].get("query_location", 0), text)
 
 
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _refused(where: str, at: int | None, text: str) -> ConfigError:
     """Return the error for something at a place of the whole query."""
-    place = ""
+    place, start = "", None
     if at is not None:
         start = max(0, at - len(PREFIX))
         rest = " ".join(where[start:].split())
         shown = f'"{rest[:24]}{"…" if len(rest) > 24 else ""}"' if rest else "its end"
         place = f", character {start + 1}, at {shown}"
-    return ConfigError(f"condition{place}: {text}")
+    error = ConfigError(f"condition{place}: {text}")
+    error.at = start
+    return error
 
 
 def _perhaps(name: str, known: Mapping[str, str]) -> str:

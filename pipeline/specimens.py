@@ -18,7 +18,7 @@ from pipeline import listing, storage
 from pipeline.config import DecodeConfig, StorageConfig
 from pipeline.decode import decode
 from pipeline.drawing import class_colours
-from pipeline.errors import ImageError, MasklakeError
+from pipeline.errors import FetchError, ImageError, MasklakeError
 from pipeline.table import Table
 
 COLUMNS = (
@@ -67,17 +67,33 @@ def each_source(
 def _source(
     row: Mapping[str, Any], content: bytes | ImageError, storage_config: StorageConfig
 ) -> NDArray[np.uint8] | None:
-    if isinstance(content, ImageError):
+    try:
+        return decoded(row, content, storage_config)
+    except ImageError:
         return None
+
+
+def decoded(
+    row: Mapping[str, Any], content: bytes | ImageError, storage_config: StorageConfig, channels: int = 3
+) -> NDArray[np.uint8]:
+    """Return a row's image as (H, W, C) from what was read of it. Raises ImageError that says why not."""
+    if isinstance(content, ImageError):
+        raise content
     if row["uri"].startswith("file://"):  # stores compare the ETag when they are read, folders do not
         (info,) = listing.stat_many([row["uri"]], storage_config)
         if info is None or info.etag != row["etag"]:
-            return None
-    try:
-        image_HWC = decode(content, channels=3, max_pixels=DecodeConfig().max_pixels)
-    except ImageError:
-        return None
-    return image_HWC if image_HWC.shape[:2] == (row["height"], row["width"]) else None
+            raise _changed()
+    limits = DecodeConfig()
+    image_HWC = decode(content, channels=channels, max_pixels=limits.max_pixels, seconds=limits.timeout)
+    if row["height"] is not None and image_HWC.shape[:2] != (row["height"], row["width"]):
+        raise _changed()
+    return image_HWC
+
+
+def _changed() -> FetchError:
+    error = FetchError("the object changed after the table saw it")
+    error.why = "changed"
+    return error
 
 
 def colours_of(mask: bytes) -> NDArray[np.uint8]:

@@ -260,7 +260,7 @@ def _read_local(wanted: Wanted) -> bytes:
         data = file.read()
         now = local_tag(os.fstat(file.fileno()))
     if LOCAL_TAG.fullmatch(wanted.etag) and now != wanted.etag:
-        raise FetchError(CHANGED)
+        raise _because("changed", CHANGED)
     return _whole(data, wanted)
 
 
@@ -295,7 +295,7 @@ async def _get(fs: Any, wanted: Wanted) -> bytes:
     else:
         data, etag = await _get_s3(fs, path, **({"IfMatch": f'"{wanted.etag}"'} if wanted.etag else {}))
         if wanted.etag and etag != wanted.etag:  # not every store honours the condition
-            raise FetchError(CHANGED)
+            raise _because("changed", CHANGED)
     return _whole(data, wanted)
 
 
@@ -328,12 +328,18 @@ def _fetch_error(error: BaseException) -> FetchError:
     if isinstance(error, FetchError):
         return error
     if isinstance(error, FileNotFoundError):
-        return FetchError("the object is gone: it was listed, then deleted")
+        return _because("gone", "the object is gone: it was listed, then deleted")
     if isinstance(error, TimeoutError):
         return FetchError("no answer within the time limit (storage.timeout)")
     if refused(error):
-        return FetchError(CHANGED)
-    return FetchError(line(error))
+        return _because("changed", CHANGED)
+    return _because("denied" if isinstance(error, PermissionError) else "", line(error))
+
+
+def _because(why: str, text: str) -> FetchError:
+    error = FetchError(text)
+    error.why = why
+    return error
 
 
 # ---------------------------------------------------------------- write

@@ -39,6 +39,7 @@ RUN: Final = "masklake-run"
 REWRITE: Final = "masklake-rewrite"
 RUNS_FOLDER: Final = "_runs"  # Delta ignores folders that begin with an underscore
 COMPACT_BYTES: Final = 256 << 20  # a compacted file's size
+GROUP_BYTES: Final = 8 << 20  # of rows of a file that are read together, to see one of them
 COMMIT_TRIES: Final = 3  # of one commit, while the store does not answer
 READ_TRIES: Final = 5  # of the log and of rows, as long as they take less than `storage.timeout` together
 RECENT: Final = 20  # commits among which one's own is looked for, whose answer was lost
@@ -91,7 +92,8 @@ def write_part(rows: pa.Table, table_uri: str, storage_config: StorageConfig) ->
     run_id, status = (rows[name][0].as_py() for name in PARTITIONS)
     path = f"run_id={run_id}/status={status}/part-{uuid.uuid4().hex}.parquet"
     sink = pa.BufferOutputStream()
-    pq.write_table(rows.select(FILE_ROW.names).cast(FILE_ROW), sink, **PARQUET)
+    group = max(1, GROUP_BYTES * rows.num_rows // max(1, rows.nbytes))
+    pq.write_table(rows.select(FILE_ROW.names).cast(FILE_ROW), sink, row_group_size=group, **PARQUET)
     data = sink.getvalue().to_pybytes()
     storage.write(f"{table_uri}/{path}", data, storage_config)
     ranges = {name: pc.min_max(rows[name]).as_py() for name in STATISTICS}

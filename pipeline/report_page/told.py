@@ -57,7 +57,7 @@ def run_told(table: Table, run_id: str | None) -> Told:
     given = _part(config, "config")
     return Told(
         run_id=run_id,
-        began=_began(run_id),
+        began=when_began(run_id),
         recipe=_recipe(config),
         source=_text(_part(given, "source").get("uri")),
         model=_text(config.get("model") or given.get("model")),
@@ -109,7 +109,8 @@ def _flat(tree: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _began(run_id: str) -> datetime | None:
+def when_began(run_id: str) -> datetime | None:
+    """Return when a run began, as its id tells; None if it does not."""
     match = BEGAN.fullmatch(run_id)
     try:
         return datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if match else None

@@ -23,6 +23,7 @@ from tests.bench import (
     decoding,
     fetch,
     first_row,
+    gallery,
     hosts,
     listing,
     masks,
@@ -55,6 +56,7 @@ BENCHES = {
     "training": training.measure,
     "hosts": hosts.measure,
     "refusals": refusals.measure,
+    "gallery": gallery.measure,
 }
 
 

@@ -1,0 +1,1 @@
+"""The gallery: a small web application over a table, for this machine alone."""

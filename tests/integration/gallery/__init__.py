@@ -1,0 +1,1 @@
+"""The gallery of `masklake view` in a browser."""
