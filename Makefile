@@ -69,7 +69,7 @@ train-nuclei-plain: $(READY) ## the same without self-attention, for comparison
 	$(NUCLEI) --no-attention --out nuclei-plain
 
 lock: $(READY) ## write requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --upgrade --extra demo --extra export --extra openvino --extra report --extra train --extra flows --extra dev --python-version 3.11 \
+	$(BIN)/uv pip compile --quiet --upgrade --extra demo --extra export --extra openvino --extra report --extra train --extra view --extra flows --extra dev --python-version 3.11 \
 	  --no-strip-markers --no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
 
 # By uv, in an environment of its own: what is audited must not change with what audits it. Strict, because a
