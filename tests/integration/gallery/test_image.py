@@ -53,8 +53,9 @@ def test_classes_are_shown_and_hidden(gallery: Shown, page: Page) -> None:
     assert drawn(page, "#large .mask")[0] == row["class_pixels"][2]
 
 
-def test_a_place_is_asked_where_it_looks(gallery: Shown, page: Page) -> None:
+def test_a_place_is_asked_where_it_looks(gallery: Shown, watched: Watched) -> None:
     """By mouse and by arrow keys; the address keeps the place, and a reload shows the same."""
+    page = watched.page
     page.goto(gallery.at(image=gallery.key("image-003.png")))
     photo = page.get_by_role("application")
     expect(photo.locator("img")).to_be_visible()
@@ -65,7 +66,6 @@ def test_a_place_is_asked_where_it_looks(gallery: Shown, page: Page) -> None:
     expect(looks).to_be_visible()
     expect(page.get_by_label("Block")).to_have_value("level4")
     expect(page.get_by_role("img", name="attention received", exact=True)).to_be_visible()
-    first = drawn(page, "canvas[aria-label='where the place looks']")
     y, x = map(int, state(page)["at"].split(","))
     (row,) = (
         one for one in gallery.rows if one["uri"].endswith("/image-003.png") and one["run_id"] == RUNS[1]
@@ -79,7 +79,7 @@ def test_a_place_is_asked_where_it_looks(gallery: Shown, page: Page) -> None:
     assert moved[0] < y
     assert moved[1] == x
     expect(page.locator("#large figcaption").nth(2)).to_contain_text(f"from {moved[0]} down, {x} across")
-    assert drawn(page, "canvas[aria-label='where the place looks']") != first
+    assert [url for url in watched.asked if "/image/looks" in url][-1].endswith(f"y={moved[0]}&x={x}")
     second = drawn(page, "canvas[aria-label='where the place looks']")
     page.reload()
     expect(looks).to_be_visible()
