@@ -20,7 +20,7 @@ function showCommand() {
 }
 
 export async function openSave() {
-  const formats = told().formats ?? FORMATS;
+  const formats = told().formats?.length ? told().formats : FORMATS; // none: masklake[export] is not here
   const first = formats.includes("label-studio") ? "label-studio" : formats[0];
   byId("save-format").replaceChildren(
     ...formats.map((name) => el("option", { selected: name === first }, plain(name))),
