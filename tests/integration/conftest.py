@@ -1,4 +1,4 @@
-"""A tiny network, the stores, and one finished table that the tests read."""
+"""A tiny network, the stores, a browser, and one finished table that the tests read."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from pipeline.demo.server import S3Server
 from tests.integration.commands import Result, run
@@ -63,6 +64,20 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]
     """A Prefect server on SQLite."""
     with prefect_server(tmp_path_factory.mktemp("prefect") / "home") as server:
         yield server
+
+
+# ---------------------------------------------------------------- a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium."""
+    if (path := shutil.which("chromium")) is None:
+        pytest.skip("not installed: chromium (.ci/run installs it)")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 # ---------------------------------------------------------------- a finished table

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from models.attention_unet import AttentionUNet
 from models.checkpoint import dump, load
@@ -52,17 +52,6 @@ def table(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page_of(table: Path) -> Path:
     (page,) = table.glob("_runs/*/report.html")
     return page
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    if (path := shutil.which("chromium")) is None:
-        pytest.skip("not installed: chromium (.ci/run installs it)")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

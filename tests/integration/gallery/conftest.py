@@ -1,12 +1,11 @@
 """One table that a server shows, and a browser that is watched."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.integration.gallery.pages import BAD, RUNS, SIDES, Shown, Watched, free_port, serve
 from tests.integration.images import HOSTILE_NAMES, image, write_images
@@ -32,17 +31,6 @@ def gallery(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         segment_here(files, table, checkpoint, run_id, side)
     with serve(table, port := free_port()):
         yield Shown(f"http://127.0.0.1:{port}/", table, source, rows_of(table))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    if (path := shutil.which("chromium")) is None:
-        pytest.skip("not installed: chromium (.ci/run installs it)")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
