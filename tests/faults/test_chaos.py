@@ -26,7 +26,6 @@ def place(radosgw: Store, tmp_path_factory: pytest.TempPathFactory) -> Ground:
     return prepare(radosgw, tmp_path_factory.mktemp("chaos"))
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", PART)
 def test_nothing_is_lost_doubled_or_wrong(name: str, place: Ground) -> None:
     """The same command, repeated, comes to the table of an undisturbed run."""

@@ -256,7 +256,7 @@ def two_hosts(shared_folder: Path) -> Iterator[Hosts]:
         yield up
 
 
-@pytest.mark.timeout(900)  # it waits for other tests' cluster
+@pytest.mark.timeout(1800)  # it waits for other tests' cluster
 def test_two_hosts_train_one_network(two_hosts: Hosts, labelled: Path, tmp_path: Path) -> None:
     """Workers on two hosts find each other and share the steps, and one checkpoint comes out."""
     out = tmp_path / "out"
@@ -267,7 +267,7 @@ def test_two_hosts_train_one_network(two_hosts: Hosts, labelled: Path, tmp_path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=800,
     )
     assert ended.returncode == 0, ended.stderr
     check_finished(out, 2)

@@ -16,7 +16,7 @@ from tests.integration.test_flows import write_night
 HOSTS, IMAGES = 3, 360
 SLEEP = 0.2  # seconds that the network takes for an image
 
-pytestmark = pytest.mark.timeout(900)  # it waits for other tests' cluster
+pytestmark = pytest.mark.timeout(1800)  # it waits for other tests' cluster
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_lost_host_loses_nothing(
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     assert "10.77.0.12" in alive.stdout
     assert f"10.77.0.1{HOSTS}" not in alive.stdout, "the host was lost"

@@ -19,7 +19,6 @@ IMAGES = 528
 DICE = 0.87
 
 
-@pytest.mark.timeout(600)
 def test_528_images_give_528_masks_as_good_as_stated(shared_folder: Path, tmp_path: Path) -> None:
     """Every image of the bucket has a mask; their mean Dice on the validation split is 0.87 or more."""
     data = shared_folder / "data" / "dsb2018"

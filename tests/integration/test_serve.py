@@ -19,7 +19,6 @@ from tests.integration.test_flows import write_night
 IMAGES = 60
 
 
-@pytest.mark.timeout(420)  # a schedule waits for its minute
 def test_a_night_by_schedule(checkpoint: Path, tmp_path: Path) -> None:
     """The page is there, the minute starts the night, a server that dies is started again, and SIGTERM ends
     run and server after a last commit; what is left is done by the next run."""

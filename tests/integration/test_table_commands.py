@@ -215,7 +215,7 @@ def test_a_reader_that_has_seen_enough(finished: Finished) -> None:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     assert json.loads(piped.stdout)["stage"]

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
 from tests.integration.commands import Running, faults, run
 from tests.integration.images import image
 from tests.integration.stores import Store, check_once_each, rows_of
@@ -43,7 +41,6 @@ def test_on_a_local_table(checkpoint: Path, tmp_path: Path) -> None:
     assert len({row["run_id"] for row in rows}) == 1
 
 
-@pytest.mark.timeout(400)
 def test_on_a_store_with_conditional_writes(radosgw: Store, checkpoint: Path, tmp_path: Path) -> None:
     """The same on S3, where only the store itself can tell who was first."""
     table = f"{radosgw.new_bucket()}/masks"

@@ -17,16 +17,16 @@ const WHY = {
 export async function loadImage(imgs, url, signal) {
   const { blob, headers } = await picture(url, signal);
   const address = URL.createObjectURL(blob);
-  try {
-    await Promise.all(
-      [imgs].flat().map((img) => {
-        img.src = address;
-        return img.decode();
-      }),
-    );
-  } finally {
-    URL.revokeObjectURL(address);
-  }
+  // All of them, before the address goes: one that fails must not take it from the others.
+  const shown = await Promise.allSettled(
+    [imgs].flat().map((img) => {
+      img.src = address;
+      return img.decode();
+    }),
+  );
+  URL.revokeObjectURL(address);
+  const failed = shown.find((one) => one.status === "rejected");
+  if (failed) throw failed.reason;
   return headers;
 }
 
