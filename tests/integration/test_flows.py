@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser
+from playwright.sync_api import sync_playwright
 
 from pipeline.config import StorageConfig
 from pipeline.lease import Lease
@@ -180,13 +181,16 @@ def test_an_error_is_one_line(prefect: PrefectServer, checkpoint: Path, tmp_path
     assert f"{tmp_path}/nothing" in state["message"]
 
 
-def test_a_browser_shows_the_page(
-    nights: Nights, prefect: PrefectServer, browser: Browser, tmp_path: Path
-) -> None:
+def test_a_browser_shows_the_page(nights: Nights, prefect: PrefectServer, tmp_path: Path) -> None:
     """What Prefect's page makes of the artifacts: the picture, the numbers, and hostile names as text."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("not installed: chromium (.ci/run installs it)")
     night = nights.runs(prefect, "segment")[1]
     shown = prefect.artifacts(night["id"])
-    with browser.new_page(viewport={"width": 1400, "height": 1400}) as page:
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = opened.new_page(viewport={"width": 1400, "height": 1400})
         alerts: list[str] = []
         page.on("dialog", lambda dialog: alerts.append(dialog.message))
         address = f"{prefect.page}/artifacts/artifact"
@@ -201,4 +205,5 @@ def test_a_browser_shows_the_page(
         page.goto(f"{prefect.page}/runs/flow-run/{night['id']}")
         page.get_by_text("images failed, more than 10%", exact=False).first.wait_for(timeout=60_000)
         page.screenshot(path=tmp_path / "page.png")
+        opened.close()
     assert not alerts
