@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.config import PredictConfig, Recipe, StorageConfig, TilingConfig
 from pipeline.decode import decode
-from pipeline.errors import ConfigError, DecodeError, FetchError, ImageError, LimitError, ModelError
-from pipeline.registry.checkpoints import CheckpointFiles, fetch_checkpoint
+from pipeline.errors import ConfigError, DecodeError, FetchError, ImageError, LimitError
+from pipeline.registry.checkpoints import CheckpointFiles, fetch_used
 
 if TYPE_CHECKING:
     from pipeline.predict import Segmenter
@@ -38,7 +38,7 @@ class Networks:
             if recipe not in recipes:
                 raise ConfigError(f"--confidence: no run of recipe {recipe} tells how its images were cut")
             if model not in self._files:
-                self._files[model] = _files(model, recipes[recipe].checkpoint, config)
+                self._files[model] = fetch_used(model, recipes[recipe].checkpoint, config)
 
     def confidence(
         self, rows: Sequence[Mapping[str, Any]], contents: Sequence[bytes | FetchError]
@@ -94,18 +94,6 @@ class Networks:
 
 def _network(row: Mapping[str, Any]) -> tuple[str, str]:
     return row["model"], row["recipe"]
-
-
-def _files(model: str, digest: str, config: StorageConfig) -> CheckpointFiles:
-    """Return the checkpoint that rows name, if it is still the same."""
-    uri = model.rpartition("@")[0]
-    files = fetch_checkpoint(uri, config)
-    if (found := files.header().digest) != digest:
-        raise ModelError(
-            f"--confidence: {uri} is another checkpoint now (digest {found[:16]}) than the "
-            f"masks are of ({digest[:16]})"
-        )
-    return files
 
 
 def _image(row: Mapping[str, Any], content: bytes | FetchError, channels: int) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from pipeline.attention_at import Inspector, Tokens
 from pipeline.config import Recipe, StorageConfig, TilingConfig
 from pipeline.errors import ConfigError, LimitError, ModelError
 from pipeline.gallery.pictures import source
-from pipeline.registry.checkpoints import fetch_checkpoint
+from pipeline.registry.checkpoints import fetch_used
 from pipeline.tiling import TileGrid
 
 MAX_TILES: Final = 256  # of an image that is computed when somebody asks: some 15 seconds on two cores
@@ -62,13 +62,7 @@ class Attention:
 
     def _network(self, model: str, recipe: Recipe, tiling: TilingConfig) -> tuple[Inspector, int]:
         if (model, recipe.id) not in self._networks:
-            uri, _, digest = model.rpartition("@")
-            checkpoint = fetch_checkpoint(uri, self._storage, self._registry).load()
-            if not checkpoint.digest.startswith(digest) or checkpoint.digest != recipe.checkpoint:
-                raise ModelError(
-                    f"{uri} holds another network now ({checkpoint.digest[:16]}) than the one that made the "
-                    f"mask ({digest}): what that looked at cannot be told"
-                )
+            checkpoint = fetch_used(model, recipe.checkpoint, self._storage, self._registry).load()
             self._networks[model, recipe.id] = Inspector(checkpoint, tiling), checkpoint.config.in_channels
             if len(self._networks) > NETWORKS:
                 self._networks.popitem(last=False)

@@ -2,6 +2,7 @@
 any other as a folder that storage can read.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -36,6 +37,11 @@ class CheckpointFiles:
     config_json: bytes
     weights: bytes
     checked: bool = False  # `load` went well with these very bytes: they are shipped, or in a registry
+
+    @property
+    def digest(self) -> str:
+        """What tells these very bytes from others (see models.header), 64 hex digits."""
+        return sha256(self.config_json + self.weights).hexdigest()
 
     def header(self) -> Header:
         """Return what config.json says; weights that nobody has checked are loaded before, which needs torch.
@@ -109,6 +115,23 @@ def fetch_checkpoint(model: str, config: StorageConfig, registry: str | None = N
     return files
 
 
+def fetch_used(
+    model: str, digest: str, config: StorageConfig, registry: str | None = None
+) -> CheckpointFiles:
+    """Return the files of the checkpoint that made masks; `model` is as their rows name it, URI@DIGEST, or
+    its address alone.
+
+    Raises what `fetch_checkpoint` raises, and ModelError where it is not the one of this `digest` any more.
+    """
+    files = fetch_checkpoint(re.sub("@[0-9a-f]{16}$", "", model), config, registry)
+    if files.digest != digest:
+        raise ModelError(
+            f"{files.uri} holds another network now (digest {files.digest[:16]}) than the one that made the "
+            f"masks ({digest[:16]}): put that one back"
+        )
+    return files
+
+
 def _check_sizes(folder: str, config: StorageConfig) -> None:
     """Raise ModelError if a file is larger than any checkpoint's, before it is read into memory."""
     for name, found in zip(
@@ -122,9 +145,8 @@ def _check_sizes(folder: str, config: StorageConfig) -> None:
 
 
 def _check_digest(files: CheckpointFiles, version: Version) -> None:
-    digest = sha256(files.config_json + files.weights).hexdigest()
-    if digest != version.digest:
+    if files.digest != version.digest:
         raise ModelError(
             f"{version.uri}: the files are not those that were registered as {version.reference} (digest "
-            f"{digest[:16]}, expected {version.digest[:16]}): add them as a new version"
+            f"{files.digest[:16]}, expected {version.digest[:16]}): add them as a new version"
         )

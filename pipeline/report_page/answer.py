@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from models.checkpoint import Checkpoint
 from pipeline.attention_at import Inspector, Tokens
 from pipeline.config import StorageConfig, TilingConfig
-from pipeline.errors import MasklakeError, ModelError
-from pipeline.registry.checkpoints import fetch_checkpoint
+from pipeline.errors import MasklakeError
+from pipeline.registry.checkpoints import fetch_used
 from pipeline.report_page.pack import packed
 
 GREY, RGB = 1, 3  # channels
@@ -52,10 +52,8 @@ def answer(stream: IO[bytes], folder: Path) -> None:
 
 
 def _load(told: dict[str, Any]) -> Checkpoint:
-    files = fetch_checkpoint(told["model"], StorageConfig.model_validate(told["storage"]))
-    checkpoint = files.load()
-    if checkpoint.digest != told["digest"]:
-        raise ModelError(f"{files.uri} holds another network than that of the run")
+    storage_config = StorageConfig.model_validate(told["storage"])
+    checkpoint = fetch_used(told["model"], told["digest"], storage_config).load()
     if not checkpoint.config.attended_levels:
         raise NothingToAskError("the network has no attention")
     if checkpoint.config.in_channels not in (GREY, RGB):

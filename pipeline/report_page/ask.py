@@ -66,7 +66,7 @@ class Asked:
         if recipe is not None:
             self._write(
                 {
-                    "model": _address(self._run.model or ""),
+                    "model": self._run.model,
                     "digest": recipe.checkpoint,
                     "tiling": {"side": recipe.side, "overlap": recipe.overlap},
                     "storage": self._storage_config.model_dump(mode="json"),
@@ -145,12 +145,6 @@ def _why_not(run: Told) -> str:
     if run.recipe.side > LARGEST_SIDE:
         return f"tiles of {run.recipe.side:,} pixels are too large for it"
     return ""
-
-
-def _address(model: str) -> str:
-    """Return the address of a model that a run names with its digest, as ADDRESS@DIGEST."""
-    address, _, digest = model.rpartition("@")
-    return address if address and len(digest) == 16 and not digest.strip("0123456789abcdef") else model
 
 
 def tiles_to_ask(labels_HW: NDArray[np.uint8] | None, grid: TileGrid) -> list[tuple[int, int]]:

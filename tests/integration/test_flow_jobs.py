@@ -12,21 +12,28 @@ from typing import Any
 
 import pytest
 
-from tests.integration.commands import Running, clean_environment, faults, run, wait_until
+from tests.faults.gate import Gate
+from tests.integration.commands import Running, clean_environment, run, wait_until
 from tests.integration.images import write_images
 from tests.integration.prefect_server import PrefectServer
 from tests.integration.servers import RayHead, ray_head
 from tests.integration.stores import check_once_each, rows_of
 from tests.integration.test_flows import write_night
 
-IMAGES = 60
+IMAGES = 40  # in parts of 8
 STOP_SECONDS = 30.0  # that a cancelled run may take
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[RayHead]:
-    """A cluster whose decoding is slow, so that there is a middle of a run."""
-    with ray_head(2, **faults(slow=0.8)) as started:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    """What the cluster's workers come by, so that there is a middle of a run."""
+    return Gate(tmp_path_factory.mktemp("flow_jobs") / "gate")
+
+
+@pytest.fixture(scope="module")
+def head(gate: Gate) -> Iterator[RayHead]:
+    """A cluster."""
+    with ray_head(2, **gate.environment) as started:
         yield started
 
 
@@ -53,7 +60,7 @@ def night(head: RayHead, checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def test_cancelled_killed_and_taken_up_again(
-    night: Path, head: RayHead, prefect: PrefectServer, tmp_path: Path
+    night: Path, head: RayHead, gate: Gate, prefect: PrefectServer, tmp_path: Path
 ) -> None:
     """Cancelled, the job ends within 30 s after a last commit. Killed, the flow leaves the job running, and
     the next one takes that very job up. In the end each image has one row."""
@@ -64,6 +71,7 @@ def test_cancelled_killed_and_taken_up_again(
     def committed() -> int:
         return len(rows_of(table)) if (table / "_delta_log").is_dir() else 0
 
+    gate.let(1)
     with Running(*command, environment=environment) as cancelled:
         cancelled.until(lambda: committed() > 0, "a commit")
         os.kill(cancelled.process.pid, signal.SIGTERM)
@@ -76,10 +84,12 @@ def test_cancelled_killed_and_taken_up_again(
     assert 0 < before < IMAGES
     assert not (table / "_runs" / "_lease.json").exists()
 
+    gate.let(1)
     with Running(*command, environment=environment) as killed:
         killed.until(lambda: committed() > before, "another commit")
         killed.process.kill()
     (running,) = of(head, "RUNNING")
+    gate.open()
     last = run(*command, environment=environment)
     assert last.code == 0, last
     assert [job["submission_id"] for job in of(head, "SUCCEEDED")] == [running["submission_id"]]
@@ -91,13 +101,14 @@ def test_cancelled_killed_and_taken_up_again(
 
 
 def test_cancelled_in_the_page(
-    night: Path, head: RayHead, prefect: PrefectServer, checkpoint: Path, tmp_path: Path
+    night: Path, head: RayHead, gate: Gate, prefect: PrefectServer, checkpoint: Path, tmp_path: Path
 ) -> None:
     """The job stops by itself after a last commit, within 30 s, and the run ends as Cancelled. The next one,
     wherever it runs, does the rest."""
     images, table = tmp_path / "images", tmp_path / "masks"
     known = {job["submission_id"] for job in jobs(head)}
     command = ["serve", "--config", night, "--name", tmp_path.name]
+    gate.let(1)
     with Running(*command, environment=prefect.environment | head.environment) as serving:
         name = {"deployments": {"name": {"any_": [tmp_path.name]}}}
         serving.until(lambda: len(prefect.ask("deployments/filter", name)) == 3, "the deployments")

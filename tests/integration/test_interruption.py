@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.config import StorageConfig
 from pipeline.lease import Lease
+from tests.faults.gate import Gate
 from tests.integration.commands import Running, faults, run, wait_until
 from tests.integration.images import write_images
 from tests.integration.stores import check_once_each, open_table, rows_of
@@ -63,7 +64,9 @@ def test_kill_9_loses_and_doubles_nothing(
     """The driver is killed in mid-run: Ray goes with it, and the same command does the rest."""
     table = tmp_path / "masks"
     command = ["segment", source, "--table", table, "--model", checkpoint]
-    fault = faults(slow=0.1, tell=tmp_path / "told", wait="uploaded")
+    gate = Gate(tmp_path / "gate")
+    gate.let(4)  # of five parts
+    fault = gate.environment | faults(tell=tmp_path / "told", wait="uploaded")
     with Running(*command, environment=fault) as killed:
         killed.until(lambda: MOMENTS[moment](table), moment)
         killed.process.kill()
@@ -107,10 +110,11 @@ def test_ctrl_c_sigterm_and_the_end_of_a_lease_keep_what_is_finished(
         (signal.SIGTERM, lambda pid: os.kill(pid, signal.SIGTERM), ""),
         (signal.SIGTERM, lambda _: lease.ask_to_stop(), " (the flow asked for it)"),
     ]
-    done = 0
+    done, gate = 0, Gate(tmp_path / "gate")
     for signum, end, why in ends:
         seen = commits(table)
-        with Running(*command, environment=faults(slow=0.5)) as stopped:
+        gate.let(1)
+        with Running(*command, environment=gate.environment) as stopped:
             stopped.until(lambda seen=seen: commits(table) > seen, "a commit")  # type: ignore[misc] # bound at once
             end(stopped.process.pid)
             result = stopped.result()

@@ -5,7 +5,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.integration.commands import Result, Running, faults
+from tests.faults.gate import Gate
+from tests.integration.commands import Result, Running
 from tests.integration.images import write_images
 from tests.integration.postgres import postgres
 from tests.integration.prefect_server import PrefectServer, prefect_server
@@ -68,11 +69,14 @@ def hurt(
     """Run a flow, injure what it needs after its first commit, check its table and return how it ended."""
     images, table = write_images(folder / "images", IMAGES), folder / "masks"
     config = write_night(folder / "n.toml", folder / "images", table, checkpoint)
-    environment = server.environment | faults(slow=0.4) | retries
+    gate = Gate(folder / "gate")
+    gate.let(1)
+    environment = server.environment | gate.environment | retries
     with Running("run", "--flow", flow, "--config", config, environment=environment) as running:
         running.until(lambda: (table / "_delta_log").is_dir() and bool(rows_of(table)), "a commit")
         assert len(rows_of(table)) < IMAGES, "too late"
         injure()
+        gate.open()
         ended = running.result()
     check_once_each(rows_of(table), {f"file://{path}" for path in images})
     return ended

@@ -1,6 +1,7 @@
 """The page of a run as a browser shows it: made by a real run, used by mouse and keyboard."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Locator, Page
 
 from models.attention_unet import AttentionUNet
 from models.checkpoint import dump, load
@@ -118,10 +119,16 @@ def inspected(table: Path, checkpoint: Path, name: str) -> list[Tokens]:
     return Inspector(network, TilingConfig(side=128))(image_HWC)
 
 
-def open_image(page: Page, name: str) -> None:
-    """Open an image large; its name is as the page shows it."""
-    page.get_by_role("button", name=f"Show {name} large", exact=True).first.click()
+def shown(page: Page, kind: str) -> Locator:
+    """Return the button of the first image of a kind: which ones a page shows, its run's masks decide."""
+    return page.get_by_role("button", name=re.compile(rf"^Show {kind}-\d+\.png large$")).first
+
+
+def open_image(page: Page, kind: str) -> str:
+    """Open an image large, and return its name."""
+    shown(page, kind).click()
     assert page.locator("#asking").is_visible()
+    return page.locator("#large-name").inner_text()
 
 
 def asked(page: Page) -> dict[str, Any]:
@@ -140,15 +147,14 @@ def check(found: dict[str, Any], tokens: list[Tokens]) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
-@pytest.mark.parametrize("name", ["image-001.png", "large-50.png"])
+@pytest.mark.parametrize("kind", ["image", "large"])
 def test_a_place_is_pointed_at(
-    table: Path, checkpoint: Path, watched: Page, name: str, width: int, height: int
+    table: Path, checkpoint: Path, watched: Page, kind: str, width: int, height: int
 ) -> None:
     """By mouse and by keys, at a desk and on a phone: its own row, its square, and its tile's frame."""
-    tokens = inspected(table, checkpoint, name)
     watched.set_viewport_size({"width": width, "height": height})
     watched.goto(page_of(table).as_uri())
-    open_image(watched, name)
+    tokens = inspected(table, checkpoint, open_image(watched, kind))
     layer = watched.locator(".over[tabindex]")
     box = layer.bounding_box()
     assert box is not None
@@ -165,8 +171,8 @@ def test_a_place_is_pointed_at(
         assert mark is not None
         assert mark["x"] - 1 <= x <= mark["x"] + mark["width"] + 1
         assert mark["y"] - 1 <= y <= mark["y"] + mark["height"] + 1
-    assert watched.locator(".over[tabindex] .frame:not(.askable)").is_visible() == name.startswith("large")
-    if name.startswith("large"):
+    assert watched.locator(".over[tabindex] .frame:not(.askable)").is_visible() == (kind == "large")
+    if kind == "large":
         watched.mouse.move(box["x"] + box["width"] - 3, box["y"] + box["height"] - 3)
         assert watched.locator("#looks-told").inner_text() == "Only what is within a frame can be asked."
     before = asked(watched)
@@ -186,11 +192,12 @@ def test_a_place_is_tapped(table: Path, checkpoint: Path, browser: Browser) -> N
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page = context.new_page()
     page.goto(page_of(table).as_uri())
-    page.get_by_role("button", name="Show image-001.png large", exact=True).first.tap()
+    shown(page, "image").tap()
+    name = page.locator("#large-name").inner_text()
     page.locator(".over[tabindex]").tap()
-    check(asked(page), inspected(table, checkpoint, "image-001.png"))
+    check(asked(page), inspected(table, checkpoint, name))
     page.get_by_role("button", name="Next image").tap()
-    assert page.locator("#large-name").inner_text() != "image-001.png"
+    assert page.locator("#large-name").inner_text() != name
     context.close()
 
 
@@ -209,10 +216,10 @@ def test_a_head_is_chosen(table: Path, watched: Page, tmp_path: Path) -> None:
     opened = Table.open(str(copy), StorageConfig())
     keep(opened, make_page(opened, None, StorageConfig()))
     watched.goto(page_of(copy).as_uri())
-    open_image(watched, "image-001.png")
+    name = open_image(watched, "image")
     watched.locator(".over[tabindex]").focus()
     watched.keyboard.press("ArrowDown")
-    image_HWC = decode((table.parent / "images/image-001.png").read_bytes(), channels=3, max_pixels=10**6)
+    image_HWC = decode((table.parent / "images" / name).read_bytes(), channels=3, max_pixels=10**6)
     tokens = {one.block: one for one in Inspector(load(*files), TilingConfig(side=128))(image_HWC)}
     chosen = watched.get_by_label("Attention of")
     assert chosen.locator("option").all_inner_texts() == [
@@ -230,7 +237,7 @@ def test_everybody_can_ask(table: Path, watched: Page, scheme: str) -> None:
     """axe-core finds nothing in the dialog, before and after a place was asked; all of it is done by keys."""
     watched.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     watched.goto(page_of(table).as_uri())
-    open_image(watched, "large-50.png")
+    name = open_image(watched, "large")
     for _ in range(8):
         found = Axe().run(watched, context="dialog").response["violations"]
         assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
@@ -241,7 +248,7 @@ def test_everybody_can_ask(table: Path, watched: Page, scheme: str) -> None:
     check_name = watched.locator("#large-name").inner_text()
     found = Axe().run(watched, context="dialog").response["violations"]
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
-    assert check_name == "large-50.png"
+    assert check_name == name
     assert asked(watched)["weights"]
     watched.keyboard.press("Escape")
     assert not watched.locator("dialog").is_visible()

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.commands import Running, faults, run, wait_until
+from tests.faults.gate import Gate
+from tests.integration.commands import Running, run, wait_until
 from tests.integration.images import write_images
 from tests.integration.prefect_server import PrefectServer
 from tests.integration.servers import answers, free_port
 from tests.integration.stores import check_once_each, rows_of
 from tests.integration.test_flows import write_night
 
-IMAGES = 60
+IMAGES = 40  # in parts of 8
 
 
 def test_a_night_by_schedule(checkpoint: Path, tmp_path: Path) -> None:
@@ -33,7 +34,9 @@ def test_a_night_by_schedule(checkpoint: Path, tmp_path: Path) -> None:
         return len(rows_of(table)) if (table / "_delta_log").is_dir() else 0
 
     command = ["serve", "--config", config, *place, "--cron", "* * * * *"]
-    with Running(*command, environment=faults(slow=0.5)) as serving:
+    gate = Gate(tmp_path / "gate")
+    gate.let(1)
+    with Running(*command, environment=gate.environment) as serving:
         serving.until(lambda: answers(f"{page.page}/api/health"), "the page")
         with urllib.request.urlopen(page.page, timeout=10) as shown:
             assert b"<html" in shown.read()
@@ -43,6 +46,7 @@ def test_a_night_by_schedule(checkpoint: Path, tmp_path: Path) -> None:
         serving.until(lambda: not answers(f"{page.page}/api/health"), "the server's end")
         serving.until(lambda: answers(f"{page.page}/api/health"), "the server's return")
         before = committed()
+        gate.let(1)
         serving.until(lambda: committed() > before, "another commit")
         serving.process.terminate()
         ended = serving.result()
@@ -64,11 +68,13 @@ def test_a_night_by_schedule(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_cancelled_in_the_page(checkpoint: Path, tmp_path: Path) -> None:
     """The night ends as Cancelled, after a last commit; `serve` goes on, and its next run does the rest."""
-    images, table = write_images(tmp_path / "images", 40), tmp_path / "masks"
+    images, table = write_images(tmp_path / "images", IMAGES), tmp_path / "masks"
     config = write_night(tmp_path / "scans.toml", tmp_path / "images", table, checkpoint)
     page = PrefectServer(f"http://127.0.0.1:{free_port()}", tmp_path / "home")
     place = ["--port", page.page.rpartition(":")[2], "--home", page.home]
-    with Running("serve", "--config", config, *place, environment=faults(slow=0.4)) as serving:
+    gate = Gate(tmp_path / "gate")
+    gate.let(1)
+    with Running("serve", "--config", config, *place, environment=gate.environment) as serving:
         serving.until(lambda: answers(f"{page.page}/api/health"), "the page")
         serving.until(lambda: len(page.ask("deployments/filter", {})) == 3, "the deployments")
         night = page.start("nightly/scans")
@@ -81,6 +87,7 @@ def test_cancelled_in_the_page(checkpoint: Path, tmp_path: Path) -> None:
         assert not page.runs(str(table), flow="maintain"), "it was not asked for"
         assert not (table / "_runs" / "_lease.json").exists(), "it was given back: nothing was killed"
 
+        gate.open()
         rest = page.start("segment/scans")
         serving.until(lambda: page.state(rest)["type"] == "COMPLETED", "the rest")
         assert page.state(rest)["message"] == f"{len(images) - done} images, 0 failed"

@@ -11,6 +11,7 @@ MASKLAKE_FAULT_PACE=SECONDS     the network takes so much longer for each image
 MASKLAKE_FAULT_HOST=ADDRESS     the driver joins Ray's node of this address: by itself Ray takes the head's,
                                 where it sees the processes of several hosts
 MASKLAKE_FAULT_TELL=FILE        each moment that is passed adds a line to FILE: its name, the pid, a count
+MASKLAKE_FAULT_GATE=FOLDER      a part is written only once it is let: see ../gate.py
 MASKLAKE_FAULT_WAIT=MOMENT      at this moment, a process waits a little: time to kill it there
 
 Moments: listing, decode, network (count: images), upload and uploaded (of a part; count: images), commit,
@@ -19,6 +20,7 @@ committing (all is ready, the log not written), committed (count: parts), reconc
 
 import functools
 import importlib.util
+import itertools
 import os
 import signal
 import sys
@@ -37,11 +39,13 @@ NETWORK = os.environ.get("MASKLAKE_FAULT_NETWORK", "")
 SLEEP = float(os.environ.get("MASKLAKE_FAULT_SLEEP", "0"))
 PACE = float(os.environ.get("MASKLAKE_FAULT_PACE", "0"))
 HOST = os.environ.get("MASKLAKE_FAULT_HOST", "")
+GATE = os.environ.get("MASKLAKE_FAULT_GATE", "")
 TELL = os.environ.get("MASKLAKE_FAULT_TELL", "")
 WAIT = os.environ.get("MASKLAKE_FAULT_WAIT", "")
 
 MARK = (1, 254, 3)  # RGB
 WAIT_SECONDS = 0.3
+GATE_SECONDS = 0.05  # between two looks
 MEMORY_TILES = 4
 PIECE_BYTES = 128 << 20  # of memory that is taken, piece by piece
 HUGE_SECONDS = 20  # that it is held, so that somebody can see it
@@ -158,6 +162,32 @@ def failing(module: ModuleType) -> None:
     around(module.__dict__["Segmenter"], "_forward", forward)
 
 
+def guarding(module: ModuleType) -> None:
+    """Let each part take the next number, and be written once so many are let."""
+
+    def write(original: Callable[..., Any], *arguments: Any) -> Any:
+        number = next(number for number in itertools.count() if _taken(f"{GATE}/{number}.part"))
+        while number >= int(_text(f"{GATE}/allowed")):
+            time.sleep(GATE_SECONDS)
+        return original(*arguments)
+
+    around(module, "write_part", write)
+
+
+def _taken(path: str) -> bool:
+    """Make a file, and return whether nobody had made it before."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _text(path: str) -> str:
+    with open(path) as file:  # noqa: PTH123 - as in `tell`
+        return file.read()
+
+
 def joining(module: ModuleType) -> None:
     """Let the driver join the node of one address."""
 
@@ -249,6 +279,7 @@ WISHES: list[tuple[object, str, Callable[[ModuleType], None]]] = [
     (PACE, "pipeline.predict", pacing),
     (NETWORK, "pipeline.predict", failing),
     (HOST, "ray._private.services", joining),
+    (GATE, "pipeline.table", guarding),
     (TELL, "pipeline.listing", tell_listing),
     (TELL, "pipeline.decode", tell_decode),
     (TELL, "pipeline.predict", tell_network),

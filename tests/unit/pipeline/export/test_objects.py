@@ -83,7 +83,9 @@ def test_confidence_is_the_networks_own(pictured: Pictured, out: Path) -> None:
     assert (again.new, again.unsure) == (0, done.unsure)
 
 
-@pytest.mark.parametrize(("model", "words"), [("m@1", "no checkpoint there"), ("", "another checkpoint now")])
+@pytest.mark.parametrize(
+    ("model", "words"), [("m@0123456789abcdef", "no checkpoint there"), ("", "holds another network now")]
+)
 def test_a_checkpoint_that_is_gone_or_another_is_told_before_the_work(
     model: str, words: str, maker: Maker, segmented: Segmented, out: Path
 ) -> None:

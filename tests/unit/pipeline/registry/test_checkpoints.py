@@ -14,7 +14,7 @@ from models.header import MAX_CONFIG_BYTES, ClassInfo
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, ModelError, StorageError
 from pipeline.registry import checkpoints
-from pipeline.registry.checkpoints import CheckpointFiles, fetch_checkpoint
+from pipeline.registry.checkpoints import CheckpointFiles, fetch_checkpoint, fetch_used
 from pipeline.registry.promotion import promote
 from pipeline.registry.versions import Registry, read_folder, register
 
@@ -110,6 +110,19 @@ def test_weights_that_nobody_has_checked_are(checkpoint_folder: Path, tmp_path: 
     os.truncate(cut / "model.safetensors", 1000)
     with pytest.raises(ModelError, match="truncated or invalid"):
         fetch_checkpoint(str(cut), LOCAL).header()
+
+
+def test_what_made_masks_is_found_again_or_refused(
+    checkpoint_folder: Path, tiny: Checkpoint, tmp_path: Path
+) -> None:
+    """As rows name it, and by its address alone; a folder that holds another one now says both digests."""
+    folder = Path(shutil.copytree(checkpoint_folder, tmp_path / "cells@0123456789abcdef"))
+    for model in (f"file://{folder}@{tiny.digest[:16]}", f"file://{folder}/"):
+        assert fetch_used(model, tiny.digest, LOCAL).load().digest == tiny.digest
+    with (folder / "config.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(ModelError, match=f"holds another network now .*{tiny.digest[:16]}"):
+        fetch_used(f"file://{folder}@{tiny.digest[:16]}", tiny.digest, LOCAL)
 
 
 # ---------------------------------------------------------------- by name

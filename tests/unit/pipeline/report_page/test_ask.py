@@ -141,7 +141,7 @@ def test_a_cut_stream(put: Callable[..., dict[int, Any]]) -> None:
 
 def test_another_network_is_not_asked(put: Callable[..., dict[int, Any]], tmp_path: Path) -> None:
     """One that took the place of the run's, and one that is gone."""
-    with pytest.raises(MasklakeError, match="holds another network than that of the run"):
+    with pytest.raises(MasklakeError, match="holds another network now"):
         put([image()], digest="0" * 64)
     with pytest.raises(MasklakeError, match="no checkpoint there"):
         put([image()], model=tmp_path / "gone")
