@@ -3,14 +3,16 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import s3fs
 from playwright.sync_api import Browser, sync_playwright
 
+from pipeline.config import StorageConfig
 from pipeline.demo.server import S3Server
 from tests.integration.commands import Result, run
 from tests.integration.gateway import NoGateway, gateway
@@ -57,6 +59,20 @@ def store(request: pytest.FixtureRequest) -> Store:
     """Each store in turn."""
     chosen: Store = request.getfixturevalue(request.param)
     return chosen
+
+
+@pytest.fixture
+def reach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., StorageConfig]]:
+    """A function that lets this process use a store, by its own or other variables."""
+
+    def use(chosen: Store, **other: str) -> StorageConfig:
+        s3fs.S3FileSystem.clear_instance_cache()  # it would keep the credentials of the test before
+        for name, value in (chosen.environment | other).items():
+            monkeypatch.setenv(name, value)
+        return StorageConfig(timeout=4)
+
+    yield use
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

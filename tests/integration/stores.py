@@ -1,8 +1,10 @@
 """S3 stores that run where the tests run, and the rows of tables in them."""
 
+import contextlib
+import json
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,24 @@ class Store:
         """Delete one object."""
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         self.files.call_s3("delete_object", Bucket=bucket, Key=key)
+
+
+@contextlib.contextmanager
+def denied(chosen: Store, bucket: str, action: str) -> Iterator[None]:
+    """Take a right away by a policy of the bucket, for a while."""
+    name = bucket.removeprefix("s3://")
+    statement = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": [action],
+        "Resource": [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"],
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    chosen.files.call_s3("put_bucket_policy", Bucket=name, Policy=policy)
+    try:
+        yield
+    finally:
+        chosen.files.call_s3("delete_bucket_policy", Bucket=name)
 
 
 def open_table(table: str | Path, environment: Mapping[str, str] | None = None) -> DeltaTable:

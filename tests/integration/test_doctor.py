@@ -1,6 +1,5 @@
 """`masklake doctor` against real stores, a real Ray with its token and a real Prefect server."""
 
-import contextlib
 import json
 import os
 import socket
@@ -23,7 +22,7 @@ from tests.integration.commands import Result, run
 from tests.integration.images import image
 from tests.integration.prefect_server import prefect_server
 from tests.integration.servers import RayHead, free_port, ray_head
-from tests.integration.stores import Store
+from tests.integration.stores import Store, denied
 
 
 def named(findings: Findings) -> dict[str, Finding]:
@@ -35,38 +34,6 @@ def marks(findings: dict[str, Finding]) -> dict[str, str]:
 
 
 # ---------------------------------------------------------------- stores
-
-
-@pytest.fixture
-def reach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., StorageConfig]]:
-    """A function that lets this process use a store, by its own or other variables."""
-
-    def use(chosen: Store, **other: str) -> StorageConfig:
-        s3fs.S3FileSystem.clear_instance_cache()  # it would keep the credentials of the test before
-        for name, value in (chosen.environment | other).items():
-            monkeypatch.setenv(name, value)
-        return StorageConfig(timeout=4)
-
-    yield use
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-@contextlib.contextmanager
-def denied(chosen: Store, bucket: str, action: str) -> Iterator[None]:
-    """Take a right away by a policy of the bucket, for a while."""
-    name = bucket.removeprefix("s3://")
-    statement = {
-        "Effect": "Deny",
-        "Principal": "*",
-        "Action": [action],
-        "Resource": [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"],
-    }
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    chosen.files.call_s3("put_bucket_policy", Bucket=name, Policy=policy)
-    try:
-        yield
-    finally:
-        chosen.files.call_s3("delete_bucket_policy", Bucket=name)
 
 
 def test_a_store_with_which_nothing_is_wrong(radosgw: Store, reach: Callable[..., StorageConfig]) -> None:

@@ -13,7 +13,8 @@ const NAMES = [
   "head",
   "at",
   "off",
-  "fade", // what is open, and how it is looked at
+  "fade",
+  "zoom", // what is open, and how it is looked at
 ];
 const listeners = [];
 let shown = read();

@@ -62,6 +62,7 @@ export class Attention {
       const { y, x } = this.place();
       const side = now().at ? (this.block()?.stride ?? STEP) : 0; // the first key only puts the cross there
       this.point({ y: y + down * side, x: x + right * side });
+      made.querySelector(".cross").scrollIntoView({ block: "nearest", inline: "nearest" });
     });
   }
 

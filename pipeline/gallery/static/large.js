@@ -16,10 +16,12 @@ import { isAbort, json, Lost, path } from "./server.js";
 import { panel, stage } from "./stage.js";
 import { coloursOf } from "./table.js";
 import { count } from "./words.js";
+import { Zoom } from "./zoom.js";
 
 const SIDE = 1600; // pixels
+const MOST_SIDE = 4096; // of what is zoomed
 const dialog = byId("large");
-let open = null; // { key, close, redraw, attention, previous, next }
+let open = null; // { key, close, redraw, attention, zoom, previous, next }
 
 /** Show, change or close what is open, as the state says. */
 export async function showLarge() {
@@ -36,6 +38,7 @@ export async function showLarge() {
   if (open?.key === image) {
     open.redraw?.();
     open.attention?.show();
+    open.zoom?.show();
     return;
   }
   close();
@@ -86,6 +89,7 @@ async function fill(mine, signal) {
   ).focus();
   dialog.scrollTop = 0;
   mine.attention?.show();
+  mine.zoom?.show();
   await showAround(mine, around, steps, { where, sort }, signal);
 }
 
@@ -95,7 +99,7 @@ export function head(name, ...others) {
   return el("div", { class: "head" }, el("h2", { id: "large-name", class: "name" }, name), others, shut);
 }
 
-const NOTHING_OPEN = { image: null, other: null, at: null, block: null, head: null, off: null };
+const NOTHING_OPEN = { image: null, other: null, at: null, block: null, head: null, off: null, zoom: null };
 
 /** Close what is open, and give the keyboard back to its card. */
 function closeLarge() {
@@ -148,13 +152,17 @@ function good(mine, row, signal) {
     "data-focus": "photo",
     "aria-label": "Image with its mask. Arrow keys move over its tokens and ask where each looks.",
   });
-  const first = panel("Image and mask", photo);
+  const sharpen = () => draw(MOST_SIDE);
+  const zoom = (mine.zoom = new Zoom(photo, row, Math.max(row.width, row.height) > SIDE ? sharpen : null));
+  const first = panel("Image and mask", zoom.window);
+  const draw = (side) => drawPhoto(mine, row, photo, first.line, side, signal).catch(() => {}); // closed meanwhile
   const attention = (mine.attention = new Attention(row, photo, signal));
-  drawPhoto(mine, row, first, signal).catch(() => {}); // closed meanwhile
+  draw(SIDE);
   const side = el(
     "div",
     { class: "side" },
     fadeBox(),
+    zoom.controls,
     classToggles(row),
     attention.controls,
     scale(),
@@ -182,11 +190,12 @@ function good(mine, row, signal) {
   );
 }
 
-async function drawPhoto(mine, row, { stage: photo, line }, signal) {
+async function drawPhoto(mine, row, photo, line, side, signal) {
+  const before = photo.querySelectorAll("img, canvas, .gone");
   const img = el("img", { alt: "" });
   const canvas = el("canvas", { class: "mask", "aria-hidden": "true" });
   photo.prepend(canvas);
-  const loading = loadImage(img, path("image/source", { key: row.key, side: SIDE }), signal).then(
+  const loading = loadImage(img, path("image/source", { key: row.key, side }), signal).then(
     (headers) => {
       photo.prepend(img);
       const brighter = Number(headers.get("X-Brighter") ?? 1);
@@ -194,11 +203,12 @@ async function drawPhoto(mine, row, { stage: photo, line }, signal) {
     },
   );
   const colours = coloursOf(row.recipe);
-  const drawing = loadMask(canvas, row.key, SIDE, colours, off(), signal).then((values) => {
+  const drawing = loadMask(canvas, row.key, side, colours, off(), signal).then((values) => {
     mine.redraw = () => drawMask(canvas, values, colours, off());
     mine.redraw();
   });
   await Promise.all([orSay(photo, loading, true), orSay(photo, drawing, true)]);
+  for (const old of before) old.remove();
 }
 
 const scale = () =>
@@ -217,6 +227,7 @@ const keys = () =>
     ...[
       ["←", "→", " other images · on the image: arrow keys move the place · "],
       ["F", " mask · "],
+      ["+", "−", " zoom · "],
       ["Esc", " close"],
     ].flatMap((part) => part.map((one, index) => (index < part.length - 1 ? el("kbd", {}, one) : one))),
   );

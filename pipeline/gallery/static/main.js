@@ -14,6 +14,7 @@ import { showPairs, showRuns } from "./pairs.js";
 import { restore } from "./selection.js";
 import { Lost } from "./server.js";
 import { loadTable, showHead, told } from "./table.js";
+import { zoom } from "./zoom.js";
 
 const LISTED = ["where", "sort", "page", "view", "a", "b"];
 const compares = () => now().view === "compare";
@@ -21,7 +22,7 @@ const compares = () => now().view === "compare";
 function show(state, before) {
   if (!told()) return;
   if (!before || LISTED.some((name) => state[name] !== before[name])) showListed();
-  if (!before || ["image", "other", "off"].some((name) => state[name] !== before[name])) showOpen();
+  if (!before || ["image", "other", "off", "zoom"].some((name) => state[name] !== before[name])) showOpen();
 }
 
 function showOpen() {
@@ -89,6 +90,7 @@ addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
   const isOpen = byId("large").open;
   if (event.key === "f" || event.key === "F") turnFade();
+  else if (isOpen && "+=-".includes(event.key)) zoom(event.key === "-" ? -1 : 1);
   else if (event.key === "/" && !isOpen) {
     event.preventDefault();
     byId("where").focus();

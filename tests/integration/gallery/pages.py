@@ -1,6 +1,7 @@
 """The gallery that a browser looks at: a table that a server shows, and what of the page tests ask for."""
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ RUNS = ("20261121T020000Z-aaaaaa", "20261122T020000Z-bbbbbb")
 SIDES = (64, 96)  # of the tiles of each run: two recipes
 BAD = ("<script>broken.png", "short.png")
 PAGE = 60  # images
-DASH = "\u2013"
+DASH, TIMES = "\u2013", "\u00d7"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,9 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def serve(table: Path, port: int) -> Running:
+def serve(table: Path | str, port: int, environment: Mapping[str, str] | None = None) -> Running:
     """Return `masklake view` once it answers."""
-    command = Running("view", table, "--no-open", "--port", port, environment={})
+    command = Running("view", table, "--no-open", "--port", port, environment=environment or {})
 
     def answers() -> bool:
         with socket.socket() as asking:

@@ -2,9 +2,10 @@
 
 import json
 
+import pytest
 from playwright.sync_api import Page, expect
 
-from tests.integration.gallery.pages import RUNS, Shown, Watched, cards, drawn, state
+from tests.integration.gallery.pages import RUNS, TIMES, Shown, Watched, cards, drawn, state
 
 
 def test_an_image_large_by_keyboard(gallery: Shown, page: Page) -> None:
@@ -86,6 +87,40 @@ def test_a_place_is_asked_where_it_looks(gallery: Shown, watched: Watched) -> No
     assert drawn(page, "canvas[aria-label='where the place looks']") == second
     page.keyboard.press("Escape")
     assert "at" not in state(page)
+
+
+def photo_width(gallery: Shown) -> int:
+    """Return the pixels across of the image that is zoomed."""
+    return next(int(one["width"]) for one in gallery.rows if one["uri"].endswith("/image-003.png"))
+
+
+def test_an_image_is_zoomed(gallery: Shown, page: Page) -> None:
+    """By keys and buttons, about the place that is asked; the address keeps it, and pointing stays exact."""
+    page.goto(gallery.at(image=gallery.key("image-003.png")))
+    photo, window = page.get_by_role("application"), page.locator("#large .window")
+    expect(photo.locator("img")).to_be_visible()
+    whole = photo.bounding_box()
+    assert whole is not None
+    photo.click(position={"x": whole["width"] * 0.75, "y": whole["height"] * 0.75})
+    place = tuple(map(int, state(page)["at"].split(",")))
+    page.keyboard.press("+")
+    page.get_by_role("button", name="Zoom in").click()
+    page.wait_for_function("location.search.includes('zoom=4')")
+    large, seen = photo.bounding_box(), window.bounding_box()
+    assert large is not None
+    assert seen is not None
+    assert large["width"] == pytest.approx(4 * whole["width"], rel=0.02)
+    assert seen["width"] == pytest.approx(whole["width"], rel=0.02)
+    page.mouse.click(seen["x"] + 0.1 * seen["width"], seen["y"] + seen["height"] / 2)
+    page.wait_for_function("before => !location.search.includes(before)", arg=f"%2C{place[1]}&")
+    asked = tuple(map(int, state(page)["at"].split(",")))
+    assert asked == pytest.approx((place[0], place[1] - 0.1 * photo_width(gallery)), abs=2)
+    page.reload()
+    expect(page.locator("#large .zoom output")).to_have_text(f"4 {TIMES}")
+    page.keyboard.press("-")
+    page.keyboard.press("-")
+    expect(page.locator("#large .zoom output")).to_have_text("whole")
+    assert "zoom" not in state(page)
 
 
 def test_a_row_is_read_and_copied(gallery: Shown, page: Page) -> None:
