@@ -78,14 +78,20 @@ def part_path(out: Path, number: int) -> Path:
     return out / WORK / f"part-{number:09d}.jsonl"
 
 
-def count_parts(out: Path) -> int:
-    """Return the number of parts that are done."""
-    return len(list((out / WORK).glob("part-*.jsonl")))
+def part_paths(out: Path) -> list[Path]:
+    """Return where the records of all parts are that are done, in the order of their numbers."""
+    return sorted((out / WORK).glob("part-*.jsonl"))
+
+
+def next_part(out: Path) -> int:
+    """Return the number of the next part: above all that are done, of which some before may be missing."""
+    done = part_paths(out)
+    return int(done[-1].stem.removeprefix("part-")) + 1 if done else 0
 
 
 def records(out: Path) -> Iterator[dict[str, Any]]:
     """Yield the record of each image that is done."""
-    for number in range(count_parts(out)):
-        with part_path(out, number).open(encoding="utf-8") as file:
+    for path in part_paths(out):
+        with path.open(encoding="utf-8") as file:
             for line in file:
                 yield json.loads(line)

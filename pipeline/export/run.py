@@ -3,14 +3,16 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pipeline.config import StorageConfig
 from pipeline.errors import ConfigError, ImageError, TableError
 from pipeline.export import folder, objects
+from pipeline.export.at_once import Part, processes_for, write_parts
 from pipeline.export.confidence import Networks
 from pipeline.export.folder import STATE, alone, read_state, records
 from pipeline.export.formats import FORMATS, Format, format_named
@@ -88,16 +90,15 @@ def export(  # noqa: PLR0913 - what is asked for
             if state["keys"] != _digest(keys):
                 raise ConfigError(f"{out} holds an earlier state of this table: name another folder")
             return _exported(state, new=0, older=selection.older)
-        networks = None
-        if more.confidence:
-            networks = Networks(selection.networks, recipes_of(table), more.storage)
+        networks = Networks(selection.networks, recipes_of(table), more.storage) if more.confidence else None
         if state is None:
             folder.clear(out)
             put(out / WORK / "keys.json", json.dumps(keys).encode())
             put(out / STATE, json.dumps({**settings, "done": False}).encode())
         elif json.loads((out / WORK / "keys.json").read_bytes()) != keys:
             raise ConfigError(f"{out} was begun with other rows of this table: remove it, or name another")
-        new = _Writer(out, chosen, selection, more, networks).write_all(query, tell)
+        writer = _Writer(out, tuple(chosen), selection.classes, more, networks)
+        new = _write_all(writer, selection, query, tell)
         done = _finish(out, chosen, selection) | {"keys": _digest(keys)}
         put(out / STATE, json.dumps({**settings, **done}).encode())
         return _exported(done, new=new, older=selection.older)
@@ -128,66 +129,76 @@ def _exported(state: dict[str, Any], *, new: int, older: int) -> Exported:
     )
 
 
+def _write_all(
+    writer: "_Writer", selection: Selection, query: Query, tell: Callable[[int, int], None]
+) -> int:
+    """Write what is left to do, and return how many images that was."""
+    left = set(selection.keys) - {bytes.fromhex(record["key"]) for record in records(writer.out)}
+    total, to_do = len(selection.keys), len(left)
+    done = total - to_do
+
+    def parts() -> Iterator[Part]:
+        numbers = count(folder.next_part(writer.out))
+        for batch in query.batches(COLUMNS, where=selection.where, rows=ROWS):
+            for portion in portions([row for row in batch.to_pylist() if key_of(row) in left]):
+                left.difference_update(key_of(row) for row in portion)
+                yield portion, next(numbers)
+
+    tell(done, total)
+    processes = 1 if writer.networks else processes_for(to_do)  # a network takes all cores
+    for images in write_parts(writer.write, parts(), processes):
+        tell(done := done + images, total)
+    if left:
+        raise TableError(f"{len(left):,} rows went away meanwhile: remove {writer.out}, and begin again")
+    return to_do
+
+
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """What takes rows to their files and records."""
+    """What takes rows to their files and records; without networks it goes to other processes."""
 
     out: Path
-    chosen: dict[str, Format]
-    selection: Selection
+    formats: tuple[str, ...]
+    classes: tuple[str, ...]  # as Selection has them
     more: More
     networks: Networks | None
 
-    def write_all(self, query: Query, tell: Callable[[int, int], None]) -> int:
-        """Write what is left to do, and return how many images that was."""
-        left = set(self.selection.keys) - {bytes.fromhex(record["key"]) for record in records(self.out)}
-        total, to_do = len(self.selection.keys), len(left)
-        number = folder.count_parts(self.out)
-        tell(total - to_do, total)
-        for batch in query.batches(COLUMNS, where=self.selection.where, rows=ROWS):
-            for portion in portions([row for row in batch.to_pylist() if key_of(row) in left]):
-                self._write(portion, number)
-                number += 1
-                left -= {key_of(row) for row in portion}
-                tell(total - len(left), total)
-        if left:
-            raise TableError(f"{len(left):,} rows went away meanwhile: remove {self.out}, and begin again")
-        return to_do
-
-    def _write(self, rows: Sequence[dict[str, Any]], number: int) -> None:
+    def write(self, rows: Sequence[dict[str, Any]], number: int) -> None:
         """Write the images of one part, and then that they are done."""
+        chosen = {name: FORMATS[name] for name in self.formats}
         contents = fetch(rows, self.more.storage) if self.more.images or self.networks else None
         unsure = self.networks.confidence(rows, contents) if self.networks and contents else None
-        pieces: dict[str, list[dict[str, Any]]] = {name: [] for name in self.chosen}
+        pieces: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
         lines = []
         for index, row in enumerate(rows):
             found = {
                 "source": contents[index] if contents and self.more.images else None,
                 "confidence_HW": unsure[index] if unsure else None,
             }
-            record = self._record(row, found)
+            record = self._record(chosen, row, found)
             for name, made in record.get("made", {}).items():
                 pieces[name] += made.pop("rows", ())
             lines.append(f"{json.dumps(record)}\n")
-        for name, format_ in self.chosen.items():
+        for name, format_ in chosen.items():
             if format_.schema is not None:
                 put_piece(self.out, name, number, pieces[name], format_.schema(self.more.images))
         put(folder.part_path(self.out, number), "".join(lines).encode())
 
-    def _record(self, row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    def _record(
+        self, chosen: Mapping[str, Format], row: dict[str, Any], found: dict[str, Any]
+    ) -> dict[str, Any]:
         """Write one image, and return its record."""
         key, uri = {"key": key_of(row).hex()}, row["uri"]
-        count = len(row["class_pixels"] or ())
-        names = self.selection.classes or tuple(f"class {number}" for number in range(count))
+        names = self.classes or tuple(f"class {number}" for number in range(len(row["class_pixels"] or ())))
         lost = {name: value for name, value in found.items() if isinstance(value, ImageError)}
         try:
             item = Item(row, names, self.more.images, **{**found, **dict.fromkeys(lost)})
             if (highest := int(item.labels_HW.max())) >= len(names):
                 return key | {"error": f"{uri}: class id {highest} of {len(names)} classes"}
-            made = {name: format_.write(item, self.out) for name, format_ in self.chosen.items()}
+            made = {name: format_.write(item, self.out) for name, format_ in chosen.items()}
         except ImageError as error:
             return key | {"error": f"{uri}: {error}"}
-        if item.source is not None and "embedded" not in {format_.images for format_ in self.chosen.values()}:
+        if item.source is not None and "embedded" not in {format_.images for format_ in chosen.values()}:
             put(self.out / "images" / item.image_name, item.source)
         about = {"stem": item.stem, **{name: row[name] for name in ("uri", "image_id", "run_id", "recipe")}}
         reasons = {name: f"{uri}: {error}" for name, error in lost.items()}

@@ -34,6 +34,7 @@ from tests.bench import (
     refusals,
     scale,
     training,
+    waiting,
     whole_job,
 )
 from tests.bench.figure import RESULTS, WIDTH, Figure
@@ -57,6 +58,7 @@ BENCHES = {
     "hosts": hosts.measure,
     "refusals": refusals.measure,
     "gallery": gallery.measure,
+    "waiting": waiting.measure,
 }
 
 

@@ -89,8 +89,16 @@ def test_cancelled_killed_and_taken_up_again(
         killed.until(lambda: committed() > before, "another commit")
         killed.process.kill()
     (running,) = of(head, "RUNNING")
-    gate.open()
-    last = run(*command, environment=environment)
+    flows = len(prefect.runs(str(table), flow="segment"))
+
+    def hears() -> bool:
+        found = prefect.runs(str(table), flow="segment")
+        return len(found) > flows and "progress" in prefect.artifacts(found[0]["id"])
+
+    with Running(*command, environment=environment) as taking:
+        taking.until(hears, "the next flow hears the job")
+        gate.open()
+        last = taking.result()
     assert last.code == 0, last
     assert [job["submission_id"] for job in of(head, "SUCCEEDED")] == [running["submission_id"]]
     assert len(jobs(head)) == 2, "nothing was started twice"

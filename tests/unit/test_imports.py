@@ -54,7 +54,7 @@ LAYERS = (
         *("export.colours", "export.confidence", "export.documents", "export.item"),
         *("export.listed", "export.originals", "export.regions"),
     ),
-    ("export.folder", "export.pieces", "export.selection"),
+    ("export.at_once", "export.folder", "export.pieces", "export.selection"),
     (
         *("export.coco", "export.cvat", "export.geojson", "export.huggingface", "export.label_studio"),
         *("export.objects", "export.panoptic", "export.simple"),
