@@ -18,7 +18,7 @@ REST_SECONDS: Final = 1.0  # for what is still in the pipe when the command has 
 class ChildProcess:
     """A command beside this process; it hears the signals that this process's group gets."""
 
-    PROGRAM = (sys.executable, "-m", "pipeline")
+    PROGRAM = (sys.executable, "-P", "-m", "pipeline")  # -P: not one of the current folder
 
     def __init__(self, arguments: Sequence[str], config: Mapping[str, Any] | None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="masklake-flow-")

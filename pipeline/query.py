@@ -36,7 +36,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "size_bytes": "size_bytes",
     "last_modified": "last_modified",
     "finished_at": "finished_at",
-    "date": "finished_at::date",
+    "date": "make_timestamp(epoch_us(finished_at))::date",  # UTC, as in run ids: not this machine's
     "confidence": "confidence",  # 0 to 1
     "share": "map(classes, list_transform(class_pixels, lambda n: n / list_sum(class_pixels)))",  # by class
     "entropy": "list_avg(list_transform(attention, lambda a: a.entropy_normalized))",  # 0 to 1, mean of heads

@@ -29,7 +29,7 @@ HELP: Final[Mapping[str, str]] = {
     "size_bytes": "of the object",
     "last_modified": "when the object was written",
     "finished_at": "when the row was made",
-    "date": "day on which the row was made",
+    "date": "day on which the row was made, UTC",
     "confidence": "mean probability of the winning class, 0 to 1",
     "share": "share of the image that a class has, 0 to 1: share['CLASS']",
     "entropy": "of attention, mean of heads: 0 looks at one place, 1 everywhere alike",

@@ -106,6 +106,17 @@ def test_how_it_may_end(end: str, tmp_path: Path, script: Any) -> None:
     assert not (tmp_path / "lease.json").exists()
 
 
+def test_it_is_this_masklake_wherever_it_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of the same name in the current one is none of it."""
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__main__.py").write_text("raise SystemExit('another one')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    child = ChildProcess(["--version"], None)
+    assert "masklake" in "".join(child.lines())
+    assert child.wait(30) == 0
+
+
 def test_too_many_failures_are_a_result(tmp_path: Path, script: Any) -> None:
     """Exit code 3 says that the run is done."""
     script('import sys\nprint(\'{"event": "done", "images": 3}\')\nsys.exit(3)')

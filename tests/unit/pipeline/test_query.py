@@ -1,12 +1,17 @@
 """Conditions on rows: what they find, and what they are not allowed to be."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from datetime import UTC
 from typing import Any
 
 import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.query import Query
+from tests.conftest import REPOSITORY
 
 MakeRun = Any  # the fixture's RunMaker
 
@@ -44,6 +49,26 @@ def test_conditions_find_their_rows(where: str, expected: list[str], query: Quer
     found = query.rows(["name"], where=where, order=[("name", False)])
     assert found["name"].to_pylist() == expected
     assert query.count(where) == len(expected)
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
+def test_a_date_is_the_same_everywhere(zone: str, query: Query) -> None:
+    """In UTC, as run ids are: 14 hours before it and 11 behind, the same rows are found."""
+    code = (
+        "import sys; from pipeline.config import StorageConfig; from pipeline.query import Query; "
+        "from pipeline.table import Table; query = Query(Table.open(sys.argv[1], StorageConfig())); "
+        "print(set(query.rows(['date'])['date'].to_pylist()))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, query.table.uri],
+        env={**os.environ, "TZ": zone},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    finished = query.rows(["finished_at"])["finished_at"].to_pylist()
+    assert ended.stdout.strip() == str({one.astimezone(UTC).date() for one in finished})
 
 
 @pytest.mark.parametrize(
