@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,8 @@ def components(labels_HW: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[in
 
     They are numbered from 1, class by class, in the order of their first pixels; 0 is class 0.
     """
+    from scipy import ndimage  # here: it takes longer to import than all other formats
+
     numbers_HW = np.zeros(labels_HW.shape, np.int32)
     classes: list[int] = []
     for label in np.flatnonzero(np.bincount(labels_HW.ravel())):
@@ -45,6 +46,8 @@ def components(labels_HW: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[in
 
 def boxes(numbers_HW: NDArray[np.int32]) -> list[tuple[slice, slice]]:
     """Return the rows and columns of the box around each number from 1."""
+    from scipy import ndimage
+
     found: list[tuple[slice, slice]] = ndimage.find_objects(numbers_HW)
     return found
 

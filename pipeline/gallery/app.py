@@ -30,7 +30,7 @@ CSV_ROWS: Final = 20_000  # of a list, sent at once
 
 def make_app(gallery: Gallery) -> Starlette:
     """Return the application."""
-    formats = _formats()  # takes a while to import: before somebody waits for a page
+    formats = _formats()
 
     def table(gallery: Gallery, _: Request) -> Response:
         gallery.index.refresh()

@@ -24,7 +24,8 @@ from pipeline.runs import recipes_of
 from pipeline.table import Table
 
 GROUP_ROWS: Final = 1 << 17  # that share a file of ours; fewer stay in memory
-PATIENCE: Final = 0.25  # seconds to wait for the whole of a table, before a part of it is shown
+PATIENCE: Final = 0.25  # seconds of reading after which a part of the table is shown
+FIRST: Final = 2.0  # seconds to wait for that part, if a file is large or far away
 LOOKED: Final = 0.3  # seconds after a request in which reading rests between files: who looks comes first
 REST: Final = 2  # times as long as a file took
 PUBLISH: Final = 1.0  # seconds between two parts that are shown
@@ -41,6 +42,8 @@ class Index:
         self._version = 0
         self._snapshot = Snapshot(table, {}, {}, 0)
         self._reader: threading.Thread | None = None
+        self._began = 0.0  # when it did
+        self._shown = threading.Event()  # there is a snapshot, or a problem
         self._total = 0
         self._asked = 0.0  # when rows were asked for last
         self._problem: MasklakeError | None = None
@@ -64,13 +67,15 @@ class Index:
             self._problem = None
             self._version += 1
             self._total = len(fragments)
+            self._began = time.monotonic()
             self._reader = threading.Thread(target=self._read, args=(fragments,), daemon=True, name="index")
             self._reader.start()
 
     def snapshot(self) -> Snapshot:
         """Return the newest rows: all of them, unless that takes long. Raises what went wrong in reading."""
         if (reader := self._reader) is not None:
-            reader.join(PATIENCE)
+            reader.join(max(0.0, self._began + PATIENCE - time.monotonic()))
+            self._shown.wait(FIRST)
         self._asked = time.monotonic()
         if self._problem is not None:
             raise self._problem
@@ -94,6 +99,7 @@ class Index:
                 kept = {**kept, **read}
                 if first and len(kept) < len(fragments) and time.monotonic() - published > PUBLISH:
                     self._snapshot = Snapshot(self._table, kept, recipes, self._version)
+                    self._shown.set()
                     published = time.monotonic()
             self._snapshot = Snapshot(self._table, kept, recipes, self._version)
             self._files = kept
@@ -105,6 +111,8 @@ class Index:
             )
         except Exception as error:  # whatever a store's library or a strange file leads to: the page says it
             self._problem = explain(error, self._table.uri)
+        finally:
+            self._shown.set()
 
     def _groups(self, fragments: Sequence[ds.ParquetFileFragment]) -> Iterator[dict[int, ReadFile]]:
         """Yield files with their rows: the first one alone, so that something is there to be shown."""

@@ -1,4 +1,7 @@
-"""A night on three hosts, one of which is lost in mid-run."""
+"""What runs on several hosts: a training on two, and a night on three, one of which is lost in mid-run.
+
+In one file, since a machine has room for one such cluster.
+"""
 
 import subprocess
 from collections.abc import Iterator
@@ -6,17 +9,42 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.commands import Running, faults
+from tests.integration.commands import MASKLAKE, Running, faults
 from tests.integration.hosts import Hosts, hosts_or_skip
 from tests.integration.images import write_images
 from tests.integration.prefect_server import PrefectServer
 from tests.integration.stores import check_once_each, rows_of
+from tests.integration.test_finetune import check_finished, finetune, write_labelled
 from tests.integration.test_flows import write_night
 
 HOSTS, IMAGES = 3, 360
 SLEEP = 0.2  # seconds that the network takes for an image
 
 pytestmark = pytest.mark.timeout(1800)  # it waits for other tests' cluster
+
+
+@pytest.fixture
+def two_hosts(shared_folder: Path) -> Iterator[Hosts]:
+    """A Ray cluster of two hosts."""
+    with hosts_or_skip(shared_folder, 2) as up:
+        yield up
+
+
+def test_two_hosts_train_one_network(two_hosts: Hosts, tmp_path: Path) -> None:
+    """Workers on two hosts find each other and share the steps, and one checkpoint comes out."""
+    labelled, out = write_labelled(tmp_path / "labelled"), tmp_path / "out"
+    command = finetune(labelled, out, "--epochs", "2", "--workers", "2", "--ray-address", two_hosts.address)
+    ended = subprocess.run(
+        [*two_hosts.on(1), str(MASKLAKE), *(str(word) for word in command)],
+        env=two_hosts.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=800,
+    )
+    assert ended.returncode == 0, ended.stderr
+    check_finished(out, 2)
+    assert "2 workers on CPU" in (out / "README.md").read_text()
 
 
 @pytest.fixture
