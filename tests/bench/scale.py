@@ -52,7 +52,7 @@ def measure(folder: Path, say: Say) -> list[Figure]:
         say(f"  {count:,} images: {told}; driver {seconds[count]:.1f} s of a core; {rate:.0f} images/s")
     _, few, many = COUNTS
     one = 1e6 * (seconds[many] - seconds[few]) / (many - few)
-    blocks = "images of 8², tiny network, blocks of 64"
+    blocks = "images of 8², tiny network"
     return [
         Figure(
             name=f"{place}: peak of {many:,} images over that of {few:,}",
