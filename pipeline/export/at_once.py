@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, Final
 
 from pipeline.errors import MasklakeError
@@ -40,10 +41,11 @@ def write_parts(
         return
     waiting: deque[tuple[Future[None], int]] = deque()
     # Spawned: a fork would copy the locks of Arrow's and DuckDB's threads as they are.
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin)
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent)
     try:
         for rows, number in parts:
-            waiting.append((pool.submit(write, rows, number), len(rows)))
+            with _deaf():  # the first part starts the processes
+                waiting.append((pool.submit(write, rows, number), len(rows)))
             if len(waiting) > AHEAD * processes:
                 yield _written(*waiting.popleft())
         while waiting:
@@ -63,9 +65,21 @@ def _written(part: "Future[None]", images: int) -> int:
     return images
 
 
-def _begin() -> None:
-    """Leave Ctrl-C to the parent, and end with it, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let processes that are started here leave Ctrl-C to this one, from their first moment on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_with_parent() -> None:
+    """End when the parent does, however it does."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
