@@ -23,8 +23,8 @@ Part = tuple[Sequence[dict[str, Any]], int]  # rows, and its number
 
 
 def processes_for(images: int) -> int:
-    """Return how many processes so many images are worth, on the cores that this process may use."""
-    return max(1, min(len(os.sched_getaffinity(0)), images // IMAGES))
+    """Return how many processes so many images are worth, on the cores of this machine."""
+    return max(1, min(os.cpu_count() or 1, images // IMAGES))
 
 
 def write_parts(
