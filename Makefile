@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 PEERS := .venv/peers/ready
+READERS := .venv/readers/ready
 PACKAGES := pipeline models flows tests
 
 .PHONY: help setup demo test test-slow test-gpu check format bench bench-compare chaos fuzz audit train-nuclei train-nuclei-plain lock clean
@@ -22,7 +23,7 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## make a bucket, segment it, look at the masks
 	$(BIN)/masklake demo
 
-test: $(READY) ## every test but the slow ones
+test: $(READY) $(READERS) ## every test but the slow ones
 	$(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY) ## the tests that take minutes each
@@ -48,6 +49,11 @@ bench-compare: $(READY) ## two of its results side by side (A=commit B=commit)
 
 $(PEERS): tests/bench/peers/requirements.txt $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target .venv/peers --requirement $<
+	@touch $@
+
+# Apart: they ask for other versions than the lock has.
+$(READERS): tests/readers/requirements.txt $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target .venv/readers --requirement $<
 	@touch $@
 
 chaos: $(READY) ## hurt runs in every way, and count what is lost, doubled or wrong; takes hours
