@@ -44,7 +44,7 @@ def write_parts(
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent)
     try:
         for rows, number in parts:
-            with _deaf():  # the first part starts the processes
+            with _held_back(signal.SIGINT):  # the first part starts the processes; Ctrl-C is the command's
                 waiting.append((pool.submit(write, rows, number), len(rows)))
             if len(waiting) > AHEAD * processes:
                 yield _written(*waiting.popleft())
@@ -66,16 +66,13 @@ def _written(part: "Future[None]", images: int) -> int:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Let processes that are started here leave Ctrl-C to this one, from their first moment on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _held_back(signum: signal.Signals) -> Iterator[None]:
+    """Hold a signal back: what is started here never hears it, and this process does afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signum})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:

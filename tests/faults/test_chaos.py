@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tests.faults.ground import Ground, prepare
-from tests.faults.injuries import driver, stores, workers
+from tests.faults.injuries import driver, rivals, stores, workers
 from tests.faults.injury import Injury
 from tests.integration.stores import Store
 
@@ -13,10 +13,11 @@ PART = (
     "kill -9 of the driver while it commits",
     "kill -9 of the driver while it reconciles",
     "kill -9 of the actor",
+    "two drivers on one table at once",
     "503 for 20 % of all requests",
     "5 % of the get bodies cut, Content-Length wrong",
 )
-ALL = (*driver.INJURIES, *workers.INJURIES, *stores.INJURIES)
+ALL = (*driver.INJURIES, *workers.INJURIES, *rivals.INJURIES, *stores.INJURIES)
 
 
 @pytest.fixture(scope="module")

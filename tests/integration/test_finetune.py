@@ -135,7 +135,7 @@ def test_a_killed_worker_costs_only_what_was_not_saved(labelled: Path, tmp_path:
     """One of two workers is killed in mid-epoch: the others end, all start anew from the state, and every
     epoch is there once."""
     out = tmp_path / "out"
-    with Running(*finetune(labelled, out, "--epochs", "5", "--workers", "2"), environment={}) as command:
+    with Running(*finetune(labelled, out, "--epochs", "8", "--workers", "2"), environment={}) as command:
         command.until(lambda: len(states(out)) > 0, "a state")
         victims = workers_of(command)
         assert len(victims) == 2
@@ -143,7 +143,7 @@ def test_a_killed_worker_costs_only_what_was_not_saved(labelled: Path, tmp_path:
         result = command.result()
     assert result.code == 0, result
     assert "going on from step" in result.stderr, result
-    check_finished(out, 5)
+    check_finished(out, 8)
 
 
 def workers_of(command: Running) -> list[int]:
@@ -160,7 +160,7 @@ def test_a_killed_driver_is_repeated_with_other_workers(labelled: Path, tmp_path
     """kill -9 of the command in mid-run: the same one goes on, here with two workers instead of one; with
     other options it says which, and trains nothing."""
     out = tmp_path / "out"
-    command = finetune(labelled, out, "--epochs", "5")
+    command = finetune(labelled, out, "--epochs", "8")
     with Running(*command, environment={}) as killed:
         killed.until(lambda: len(states(out)) > 0, "a state")
         killed.process.kill()
@@ -175,7 +175,7 @@ def test_a_killed_driver_is_repeated_with_other_workers(labelled: Path, tmp_path
     last = run(*command, "--workers", "1:2")
     assert last.code == 0, last
     assert f"going on from step {saved} of" in last.stderr, last
-    check_finished(out, 5)
+    check_finished(out, 8)
 
 
 def test_masks_of_a_table_as_pseudo_labels(finished: Finished, checkpoint: Path, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def parts(table: Path) -> list[Path]:
 
 MOMENTS: dict[str, Callable[[Path], bool]] = {
     "start": planned,
+    "first commit": lambda table: commits(table) > 0,
     "part without commit": part_waits,
 }
 

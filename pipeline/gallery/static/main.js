@@ -90,7 +90,7 @@ addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
   const isOpen = byId("large").open;
   if (event.key === "f" || event.key === "F") turnFade();
-  else if (isOpen && "+=-".includes(event.key)) zoom(event.key === "-" ? -1 : 1);
+  else if (isOpen && !now().other && "+=-".includes(event.key)) zoom(event.key === "-" ? -1 : 1);
   else if (event.key === "/" && !isOpen) {
     event.preventDefault();
     byId("where").focus();

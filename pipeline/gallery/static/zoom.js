@@ -34,7 +34,11 @@ export class Zoom {
       { passive: false },
     );
     const button = (label, name, by) =>
-      el("button", { type: "button", class: "quiet", "data-focus": name, "aria-label": name, on: { click: () => zoom(by) } }, label);
+      el(
+        "button",
+        { type: "button", class: "quiet", "data-focus": name, "aria-label": name, on: { click: () => zoom(by) } },
+        label,
+      );
     this.less = button("−", "Zoom out", -1);
     this.more = button("+", "Zoom in", 1);
     this.told = el("output", {}, "whole");
@@ -61,7 +65,8 @@ export class Zoom {
 
   middle() {
     const [y, x] = (now().at ?? "").split(",").map(Number);
-    if (this.shown === 1 && now().at) return { y: (y + 0.5) / this.size.height, x: (x + 0.5) / this.size.width };
+    if (this.shown === 1 && now().at)
+      return { y: (y + 0.5) / this.size.height, x: (x + 0.5) / this.size.width };
     const { scrollLeft, scrollTop, clientWidth, clientHeight, scrollWidth, scrollHeight } = this.window;
     return { y: (scrollTop + clientHeight / 2) / scrollHeight, x: (scrollLeft + clientWidth / 2) / scrollWidth };
   }

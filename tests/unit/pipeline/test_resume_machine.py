@@ -311,7 +311,7 @@ class Resume(RuleBasedStateMachine):
 
 TestResume = Resume.TestCase
 TestResume.settings = settings(
-    max_examples=15,
+    max_examples=25,
     stateful_step_count=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
