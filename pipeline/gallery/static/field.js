@@ -1,15 +1,21 @@
 // The condition as text: what the form writes, and what one can go on editing; an error is shown at its place.
 
-import { go, now } from "./address.js";
+import { go, listen, now } from "./address.js";
 import { byId, el, plain } from "./dom.js";
 import { told } from "./table.js";
 
 const field = byId("where");
 const said = byId("where-error");
 
-export const showCondition = (where) => {
+// At once, and later only for another condition: what is typed while the table is still read, or while
+// the order changes, stays.
+const show = ({ where }) => {
   field.value = where ?? "";
 };
+show(now());
+listen((state, before) => {
+  if (state.where !== before.where) show(state);
+});
 
 /** Filter by a condition. */
 export function filterBy(where) {
@@ -30,7 +36,7 @@ export function showError(error) {
   said.append(
     el("code", {}, plain(where.slice(0, at)), el("mark", {}, plain(place)), plain(where.slice(at + length))),
   );
-  if (document.activeElement === field) field.setSelectionRange(at, at + length);
+  if (document.activeElement === field && field.value === where) field.setSelectionRange(at, at + length);
 }
 
 export function showNoError() {

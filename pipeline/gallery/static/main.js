@@ -3,7 +3,7 @@
 import { addressOf, go, listen, now } from "./address.js";
 import { byId, isTyping, plain, shown } from "./dom.js";
 import { fadesBy, turnFade } from "./fade.js";
-import { showColumns, showCondition } from "./field.js";
+import { showColumns } from "./field.js";
 import { makeFields, showFields } from "./filters.js";
 import { showLarge, step } from "./large.js";
 import { showImages, showPairSort, showSort, whenGrown } from "./list.js";
@@ -31,9 +31,7 @@ function showOpen() {
 }
 
 function showListed() {
-  const { where } = now();
-  showCondition(where);
-  showFields(where);
+  showFields(now().where);
   for (const [id, current] of [
     ["view-images", !compares()],
     ["view-compare", compares()],

@@ -1,6 +1,6 @@
 """The list of images: pages, order, form and condition."""
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.integration.gallery.pages import BAD, DASH, PAGE, Shown, Watched, cards, state
 
@@ -74,6 +74,28 @@ def test_a_condition_with_an_error_shows_its_place(gallery: Shown, watched: Watc
     expect(page.locator("#count")).to_contain_text(f"of {len(gallery.rows)} images")
     assert page.locator("#where-error").inner_text() == ""
     watched.expect_refusals()
+
+
+def test_what_is_typed_early_stays(gallery: Shown, watched: Watched) -> None:
+    """A condition begun while the table is still read, or before the order changes, is not taken away."""
+    page, held = watched.page, list[Route]()
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/api/table", hold)
+    page.goto(gallery.url)
+    where = page.get_by_label("Condition", exact=True)
+    where.fill("status = 'failed'")
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].continue_()
+    expect(page.locator("#count")).to_contain_text(f"of {len(gallery.rows)} images")
+    page.get_by_label("Sort by").select_option("confidence")
+    expect(page.locator("#turn")).to_contain_text("Ascending")
+    expect(where).to_have_value("status = 'failed'")
+    where.press("Enter")
+    expect(page.locator("#count")).to_have_text(f"{len(BAD) * 2} images")
 
 
 def test_nothing_found_says_so(gallery: Shown, page: Page) -> None:
