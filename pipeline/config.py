@@ -73,7 +73,7 @@ class PredictConfig(Section):
     engine: Literal["auto", "torch", "openvino"] = Field(
         "auto", description="auto: OpenVINO on a CPU where it is installed, else PyTorch"
     )
-    tile_batch: int = Field(16, ge=1, le=4096, description="tiles in one forward pass")
+    tile_batch: int = Field(16, ge=1, le=4096, description="tiles computed at once: fewer take less memory")
     threads: int = Field(0, ge=0, description="CPU threads of one actor; 0: all cores divided by actors")
     timeout: float = Field(
         300.0, gt=0, description="seconds for one batch of tiles; then its actor is replaced"

@@ -25,7 +25,8 @@ class Engine(Protocol):
     def __call__(self, tiles_BSSC: NDArray[np.uint8]) -> tuple[Tensor, dict[str, AttentionStatistics]]:
         """Return the class probabilities, float32 (B, K, S, S), and each block's attention statistics.
 
-        Both are the caller's to keep. Raises torch.OutOfMemoryError if the device's memory is too small.
+        Both are the caller's to keep, and threads may call at once. Raises torch.OutOfMemoryError if the
+        device's memory is too small.
         """
 
 

@@ -7,6 +7,7 @@ Shape suffixes as in `engine`.
 
 import sys
 import warnings
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from models.attention_unet import AttentionUNet
 from models.config import Normalisation
 from models.preprocess import normalise
 from pipeline.engine import NAMES
+from pipeline.streams import Streams
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # else each import is told its makers
 import openvino  # noqa: E402 - only now
@@ -26,19 +28,15 @@ import openvino  # noqa: E402 - only now
 if TYPE_CHECKING:
     from models.checkpoint import Checkpoint
 
-BATCH: Final = 4  # tiles at once, at most: more fit no cache, and fill up less well
 HINTS: Final = {torch.bfloat16: "bf16", torch.float32: "f32"}
 
 
 class OpenVinoEngine:
-    """A network compiled for one batch of tiles of one side, on the CPU."""
+    """A network compiled for batches of one size, on the CPU; any thread may call it."""
 
-    def __init__(
-        self, checkpoint: "Checkpoint", dtype: torch.dtype, *, side: int, batch: int, threads: int
-    ) -> None:
-        self._size = min(batch, BATCH)
+    def __init__(self, checkpoint: "Checkpoint", dtype: torch.dtype, streams: Streams) -> None:
+        self._size, side = streams.tiles, streams.side
         self._dtype = dtype
-        shape = (self._size, side, side, checkpoint.config.in_channels)
         self._grids = {
             f"level{level}": (side >> level, side >> level) for level in checkpoint.config.attended_levels
         }
@@ -46,14 +44,17 @@ class OpenVinoEngine:
         # Traced on the smallest tile, and stretched: to run the real ones for it takes seconds.
         smallest = (1, checkpoint.config.stride, checkpoint.config.stride, checkpoint.config.in_channels)
         graph = openvino.convert_model(_traced(network, torch.zeros(smallest, dtype=torch.uint8)))
-        graph.reshape(shape)
+        graph.reshape((self._size, side, side, checkpoint.config.in_channels))
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[dtype],
-            "PERFORMANCE_HINT": "LATENCY",  # all threads on one batch: images wait for no other
+            "NUM_STREAMS": str(streams.count),
+            "INFERENCE_NUM_THREADS": streams.threads,
+            "ENABLE_CPU_PINNING": False,  # else two actors of one machine take the same cores
         }
-        if threads:
-            options["INFERENCE_NUM_THREADS"] = threads
-        self._request = openvino.Core().compile_model(graph, "CPU", options).create_infer_request()
+        compiled = openvino.Core().compile_model(graph, "CPU", options)
+        self._requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()  # that are free
+        for _ in range(streams.count):
+            self._requests.put(compiled.create_infer_request())
 
     def __call__(self, tiles_BSSC: NDArray[np.uint8]) -> tuple[Tensor, dict[str, AttentionStatistics]]:
         """Compute, as `Engine` says; the last batch is filled up with black tiles."""
@@ -69,15 +70,19 @@ class OpenVinoEngine:
         count = len(tiles_BSSC)
         if missing := self._size - count:
             tiles_BSSC = np.pad(tiles_BSSC, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        # What comes out is the request's own memory, until it is asked again: no result may point there.
-        out = self._request.infer([tiles_BSSC], share_inputs=True, share_outputs=True)
-        logits_BKSS, *flat = (torch.from_numpy(out[index])[:count] for index in range(len(out)))
-        statistics = {}
-        for number, (block, grid) in enumerate(self._grids.items()):
-            q_BMND, k_BMND, ratio_BM = flat[3 * number : 3 * number + 3]
-            inputs = AttentionInputs(q_BMND, k_BMND, grid, ratio_BM.clone())
-            statistics[block] = attention_statistics(*inputs)
-        return torch.softmax(logits_BKSS, dim=1), statistics
+        request = self._requests.get()
+        try:
+            # What comes out is the request's own memory, until it is asked again: no result may point there.
+            out = request.infer([tiles_BSSC], share_inputs=True, share_outputs=True)
+            logits_BKSS, *flat = (torch.from_numpy(out[index])[:count] for index in range(len(out)))
+            statistics = {}
+            for number, (block, grid) in enumerate(self._grids.items()):
+                q_BMND, k_BMND, ratio_BM = flat[3 * number : 3 * number + 3]
+                inputs = AttentionInputs(q_BMND, k_BMND, grid, ratio_BM.clone())
+                statistics[block] = attention_statistics(*inputs)
+            return torch.softmax(logits_BKSS, dim=1), statistics
+        finally:
+            self._requests.put(request)
 
     def __str__(self) -> str:
         return f"{NAMES[self._dtype]} by OpenVINO, BatchNorm folded"

@@ -1,7 +1,8 @@
 """SEGMENT: the weights once, then batches of images in, label maps and attention statistics out.
 
 Knows no Ray, no storage and no table. Tiles exist only in here: they are batched across images, and stitched
-on the device, so that a label map and a few sums are all that leaves it.
+on the device, so that a label map and a few sums are all that leaves it. A CPU computes a few batches at once
+(`pipeline.streams`).
 
 Shape suffixes: H, W image height and width in pixels; S tile side; B tiles of a batch; C channels; K classes;
 h, w rows and columns of an attention map.
@@ -10,6 +11,7 @@ h, w rows and columns of an attention map.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from models.stretch import stretch
 from pipeline.device import choose_device, choose_dtype
 from pipeline.engine import Engine, TorchEngine
 from pipeline.errors import ConfigError, PredictError
+from pipeline.streams import Streams
 from pipeline.tiling import TileGrid, add_tiles, check_tile_side, coverage, tile, window
 from pipeline.watchdog import ended_after
 
@@ -91,15 +94,17 @@ class Segmenter:
     ) -> None:
         check_tile_side(tiling.side, checkpoint.config.stride)
         self.device = choose_device(config.device)
-        if config.threads and self.device.type == "cpu":
-            torch.set_num_threads(config.threads)
-        self._engine = make_engine(checkpoint, config, self.device, tiling.side)
+        self._streams: Streams | None = None
+        if self.device.type == "cpu":
+            threads = config.threads or torch.get_num_threads()
+            self._streams = Streams(threads, tile_batch=config.tile_batch, side=tiling.side)
+        self._engine = make_engine(checkpoint, config, self.device, self._streams)
         self._stretch = checkpoint.normalisation.stretch
         self._classes = checkpoint.config.classes
         self._side, self._overlap = tiling.side, tiling.overlap
         self._window = torch.from_numpy(window(tiling.side)).to(self.device)
         self._keep_confidence = keep_confidence
-        self.tile_batch = config.tile_batch
+        self.tile_batch = self._streams.tiles if self._streams else config.tile_batch
         self._timeout = config.timeout
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation | PredictError]:
@@ -140,11 +145,15 @@ class Segmenter:
                 strict=True,
             )
         )
+        tiles = sum(len(canvas.grid.corners) for canvas in canvases)
         finished = 0
         with torch.inference_mode():
-            while batch := [item for _, item in zip(range(self.tile_batch), waiting, strict=False)]:
+            computed = self._computed(waiting, tiles)
+            while True:
                 with ended_after(self._timeout):  # until the results are out: a GPU works on meanwhile
-                    scores_BKSS, statistics = self._forward(np.stack([tile_SSC for _, _, tile_SSC in batch]))
+                    if (step := next(computed, None)) is None:
+                        return
+                    batch, (scores_BKSS, statistics) = step
                     for index, (canvas, corner, _) in enumerate(batch):
                         canvas.add(scores_BKSS[index], corner, index, statistics)
                     while finished < len(canvases) and canvases[finished].complete:
@@ -152,11 +161,23 @@ class Segmenter:
                         canvases[finished].free()
                         finished += 1
 
+    def _computed(
+        self, waiting: "Iterator[_Tile]", tiles: int
+    ) -> "Iterator[tuple[list[_Tile], tuple[Tensor, Statistics]]]":
+        """Yield each batch of the tiles that wait, `tiles` in all, with what the network says of it."""
+
+        def compute(batch: list[_Tile]) -> tuple[list[_Tile], tuple[Tensor, Statistics]]:
+            return batch, self._forward(np.stack([tile_SSC for _, _, tile_SSC in batch]))
+
+        batches = iter(lambda: list(islice(waiting, self.tile_batch)), [])
+        return self._streams.map(compute, batches, tiles) if self._streams else map(compute, batches)
+
     def _canvas(self, image_HWC: NDArray[np.uint8]) -> "_Canvas":
         height, width = image_HWC.shape[:2]
         grid = TileGrid(height=height, width=width, side=self._side, overlap=self._overlap)
         return _Canvas(grid=grid, window_SS=self._window, keep_confidence=self._keep_confidence)
 
+    @torch.inference_mode()  # a mode of each thread
     def _forward(self, tiles_BSSC: NDArray[np.uint8]) -> tuple[Tensor, Statistics]:
         """Return the class probabilities, float32 (B, K, S, S), and the attention statistics of each tile.
 
@@ -293,23 +314,28 @@ class _Canvas:
         self.numbers.clear()
 
 
+_Tile = tuple[_Canvas, tuple[int, int], NDArray[np.uint8]]  # with its corner, (S, S, C)
+
+
 def _as_bytes(values: Tensor) -> NDArray[np.uint8]:
     return values.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
-def make_engine(checkpoint: "Checkpoint", config: "PredictConfig", device: torch.device, side: int) -> Engine:
-    """Return what computes the network on tiles of `side` pixels, as `config.engine` and `.precision` ask.
+def make_engine(
+    checkpoint: "Checkpoint", config: "PredictConfig", device: torch.device, streams: Streams | None
+) -> Engine:
+    """Return what computes the network as `config.engine` and `.precision` ask; a CPU has `streams`.
 
     Raises ConfigError if the engine is not here, or not for this device.
     """
     dtype = choose_dtype(config.precision, device)
-    on_cpu, here = device.type == "cpu", find_spec("openvino") is not None
-    if config.engine == "openvino" and not on_cpu:
+    here = find_spec("openvino") is not None
+    if config.engine == "openvino" and streams is None:
         raise ConfigError("--engine openvino: it runs on CPUs, and the device is a GPU: add --device cpu")
     if config.engine == "openvino" and not here:
         raise ConfigError("--engine openvino: the package is not here: pip install 'masklake[openvino]'")
-    if config.engine == "torch" or not (on_cpu and here):
+    if config.engine == "torch" or streams is None or not here:
         return TorchEngine(checkpoint, device, dtype)
     from pipeline.engine_openvino import OpenVinoEngine
 
-    return OpenVinoEngine(checkpoint, dtype, side=side, batch=config.tile_batch, threads=config.threads)
+    return OpenVinoEngine(checkpoint, dtype, streams)

@@ -30,11 +30,13 @@ def _of(engine: Name, images: list[Any], say: Say) -> list[Figure]:
     actor, silent = _segmenter(engine), _segmenter(engine)
     _silence(silent)
     batches = np.split(np.stack(images), len(images) // actor.tile_batch or 1)
+    streams = actor._streams
+    assert streams is not None, "on a CPU"
     seconds = _seconds(
         {
             "actor": lambda: actor(images),
             "without statistics": lambda: silent(images),
-            "network": lambda: [actor._engine(batch) for batch in batches],
+            "network": lambda: list(streams.map(actor._forward, batches, len(images))),
         }
     )
     told = ", ".join(f"{name} {1e3 * taken / IMAGES:.1f} ms" for name, taken in seconds.items())
@@ -59,7 +61,7 @@ def _of(engine: Name, images: list[Any], say: Say) -> list[Figure]:
 
 def _segmenter(engine: Name) -> Segmenter:
     checkpoint = fetch_checkpoint("nuclei", StorageConfig()).load()
-    config = PredictConfig(engine=engine, device="cpu", tile_batch=4)
+    config = PredictConfig(engine=engine, device="cpu")
     return Segmenter(checkpoint, config, TilingConfig(side=SIDE, overlap=0))
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module of `pipeline` may import those of the rows above its own, not those beside it, and none below.
 LAYERS = (
     ("harmless",),
-    ("background", "errors", "events", "head", "png", "watchdog", "window"),
+    ("background", "errors", "events", "head", "png", "streams", "watchdog", "window"),
     ("config", "schema", "drawing", "room", "sizing"),
     ("train.config", "train.schema"),
     ("explain",),
@@ -129,6 +129,7 @@ ONLY_IN = {
         "pipeline.engine",
         "pipeline.engine_openvino",
         "pipeline.predict",
+        "pipeline.streams",
         "pipeline.train",
     ),
     "safetensors": ("models.checkpoint",),

@@ -1,5 +1,8 @@
 """OpenVINO: the same masks and statistics as PyTorch, or a clear word why it cannot be used."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,11 @@ from pipeline import predict
 from pipeline.config import PredictConfig, StorageConfig, TilingConfig
 from pipeline.demo.nuclei import generate
 from pipeline.engine import TorchEngine
-from pipeline.engine_openvino import BATCH, OpenVinoEngine
+from pipeline.engine_openvino import OpenVinoEngine
 from pipeline.errors import ConfigError
 from pipeline.predict import Segmenter, make_engine
 from pipeline.registry.checkpoints import fetch_checkpoint
+from pipeline.streams import Streams
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE = 32
@@ -48,9 +52,13 @@ def checkpoint(**fields: Any) -> Checkpoint:
     )
 
 
-def assert_alike(network: Checkpoint, some: Tiles, batch: int = BATCH) -> None:
+def streams(batch: int = 4) -> Streams:
+    return Streams(1, tile_batch=batch, side=SIDE)
+
+
+def assert_alike(network: Checkpoint, some: Tiles, batch: int = 4) -> None:
     by_torch = TorchEngine(network, CPU, torch.float32)
-    by_openvino = OpenVinoEngine(network, torch.float32, side=some.shape[1], batch=batch, threads=1)
+    by_openvino = OpenVinoEngine(network, torch.float32, streams(batch))
     with torch.inference_mode():
         (expected, statistics), (found, others) = by_torch(some), by_openvino(some)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -74,8 +82,8 @@ def test_every_kind_of_network_gives_what_pytorch_gives(fields: dict[str, Any]) 
     assert_alike(checkpoint(**fields), tiles(3, channels=fields.get("in_channels", 3)))
 
 
-@pytest.mark.parametrize("count", [1, BATCH, BATCH + 1, 3 * BATCH - 1])
-@pytest.mark.parametrize("batch", [1, 3, 64])
+@pytest.mark.parametrize("count", [1, 4, 5, 11])
+@pytest.mark.parametrize("batch", [1, 3, 4, 64])
 def test_any_number_of_tiles(count: int, batch: int) -> None:
     """The compiled network has one batch size; what is too few is filled up, and what is too many cut."""
     assert_alike(checkpoint(), tiles(count), batch)
@@ -83,13 +91,36 @@ def test_any_number_of_tiles(count: int, batch: int) -> None:
 
 def test_what_came_out_stays_as_it_was() -> None:
     """The next call must not write where the last one's results are: images wait for their last tile."""
-    engine = OpenVinoEngine(checkpoint(), torch.float32, side=SIDE, batch=BATCH, threads=1)
+    engine = OpenVinoEngine(checkpoint(), torch.float32, streams())
     with torch.inference_mode():
         scores, statistics = engine(tiles(2))
         before = scores.clone(), [values.clone() for values in statistics["level2"]]
         engine(tiles(3))
     assert torch.equal(scores, before[0])
     assert all(torch.equal(*pair) for pair in zip(statistics["level2"], before[1], strict=True))
+
+
+def test_threads_call_at_once() -> None:
+    """Each gets what it would get alone: a request in use is nobody else's."""
+    engine = OpenVinoEngine(checkpoint(), torch.float32, Streams(2, tile_batch=2, side=SIDE))
+    some = tiles(24)
+
+    def scored(index: int) -> torch.Tensor:
+        with torch.inference_mode():
+            return engine(some[index : index + 1])[0]
+
+    alone = [scored(index) for index in range(len(some))]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(scored, range(len(some))))
+    assert all(torch.equal(*pair) for pair in zip(alone, together, strict=True))
+
+
+def test_it_takes_no_core_for_itself() -> None:
+    """Its threads go where there is room: bound to a core, those of two actors would share the same one."""
+    OpenVinoEngine(checkpoint(), torch.float32, Streams(2, tile_batch=2, side=SIDE))(tiles(2))
+    allowed, threads = os.sched_getaffinity(0), [one.name for one in Path("/proc/self/task").iterdir()]
+    assert len(allowed) > 1, "this needs two cores"
+    assert all(os.sched_getaffinity(int(thread)) == allowed for thread in threads)
 
 
 @pytest.mark.parametrize(("precision", "share"), [("float32", 1.0), ("bfloat16", 0.999)])
@@ -110,11 +141,11 @@ def test_auto_takes_it_on_a_cpu_where_it_is_installed(monkeypatch: pytest.Monkey
     """Else PyTorch; and whoever asks for it by name where it is not, hears how to get it."""
     network, gpu = checkpoint(), torch.device("cuda")
     auto, by_torch, by_openvino = (PredictConfig(engine=engine) for engine in ENGINES)
-    assert isinstance(make_engine(network, auto, CPU, SIDE), OpenVinoEngine)
-    assert isinstance(make_engine(network, by_torch, CPU, SIDE), TorchEngine)
+    assert isinstance(make_engine(network, auto, CPU, streams()), OpenVinoEngine)
+    assert isinstance(make_engine(network, by_torch, CPU, streams()), TorchEngine)
     with pytest.raises(ConfigError, match="add --device cpu"):
-        make_engine(network, by_openvino, gpu, SIDE)
+        make_engine(network, by_openvino, gpu, None)
     monkeypatch.setattr(predict, "find_spec", lambda name: None)
-    assert isinstance(make_engine(network, auto, CPU, SIDE), TorchEngine)
+    assert isinstance(make_engine(network, auto, CPU, streams()), TorchEngine)
     with pytest.raises(ConfigError, match=r"pip install 'masklake\[openvino\]'"):
-        make_engine(network, by_openvino, CPU, SIDE)
+        make_engine(network, by_openvino, CPU, streams())

@@ -192,6 +192,17 @@ def test_batches_are_full_whatever_the_images(tiny: Checkpoint, monkeypatch: pyt
     assert set(batches[:-1]) == {4}
 
 
+def test_batches_side_by_side_change_nothing(tiny: Checkpoint) -> None:
+    """Two cores that each have a batch give what one gives that has them in turn, in the same order."""
+    pictures = [image(*size, seed=seed) for seed, size in enumerate(SIZES)]
+    config = PredictConfig(device="cpu", precision="float32", engine="torch", threads=1)
+    tiling = TilingConfig(side=SIDE, overlap=OVERLAP)
+    alone = good(Segmenter(tiny, config, tiling)(pictures))
+    together = good(Segmenter(tiny, config.model_copy(update={"threads": 3}), tiling)(pictures))
+    for one, other in zip(alone, together, strict=True):
+        assert_alike(one, other)
+
+
 def test_no_images_are_no_results(tiny: Checkpoint) -> None:
     """A block in which everything failed before is no case of its own."""
     assert segmenter(tiny)([]) == []
