@@ -166,6 +166,7 @@ class Segmenter:
     ) -> "Iterator[tuple[list[_Tile], tuple[Tensor, Statistics]]]":
         """Yield each batch of the tiles that wait, `tiles` in all, with what the network says of it."""
 
+        @torch.inference_mode()  # a mode of each thread
         def compute(batch: list[_Tile]) -> tuple[list[_Tile], tuple[Tensor, Statistics]]:
             return batch, self._forward(np.stack([tile_SSC for _, _, tile_SSC in batch]))
 
@@ -177,7 +178,6 @@ class Segmenter:
         grid = TileGrid(height=height, width=width, side=self._side, overlap=self._overlap)
         return _Canvas(grid=grid, window_SS=self._window, keep_confidence=self._keep_confidence)
 
-    @torch.inference_mode()  # a mode of each thread
     def _forward(self, tiles_BSSC: NDArray[np.uint8]) -> tuple[Tensor, Statistics]:
         """Return the class probabilities, float32 (B, K, S, S), and the attention statistics of each tile.
 
@@ -196,11 +196,8 @@ class Segmenter:
             if len(tiles_BSSC) == 1:
                 raise
         torch.cuda.empty_cache()
-        self.tile_batch = len(tiles_BSSC) // 2
-        halves = [
-            self._forward(half) for half in (tiles_BSSC[: self.tile_batch], tiles_BSSC[self.tile_batch :])
-        ]
-        (scores, first), (more, second) = halves
+        self.tile_batch = half = len(tiles_BSSC) // 2
+        (scores, first), (more, second) = map(self._forward, (tiles_BSSC[:half], tiles_BSSC[half:]))
         return torch.cat([scores, more]), {
             block: BlockStatistics(
                 *(torch.cat(pair) for pair in zip(first[block], second[block], strict=True))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from pipeline.registry.checkpoints import fetch_checkpoint
 from tests.bench.figure import Figure, Say
 
 IMAGES, SIDE, ROUNDS = 8, 512, 7
+BATCH = 4  # tiles of the way that is not taken: all cores on one batch
 Name = Literal["torch", "openvino"]
 
 
@@ -29,14 +31,18 @@ def measure(folder: Path, say: Say) -> list[Figure]:
 def _of(engine: Name, images: list[Any], say: Say) -> list[Figure]:
     actor, silent = _segmenter(engine), _segmenter(engine)
     _silence(silent)
+    with mock.patch.multiple("pipeline.streams", MOST=1, CACHED_PIXELS=BATCH * SIDE**2):
+        in_turn = _segmenter(engine, tile_batch=BATCH)
     batches = np.split(np.stack(images), len(images) // actor.tile_batch or 1)
     streams = actor._streams
     assert streams is not None, "on a CPU"
+    forward = torch.inference_mode()(actor._forward)  # a mode of each thread
     seconds = _seconds(
         {
             "actor": lambda: actor(images),
+            "all cores on one batch": lambda: in_turn(images),
             "without statistics": lambda: silent(images),
-            "network": lambda: list(streams.map(actor._forward, batches, len(images))),
+            "network": lambda: list(streams.map(forward, batches, len(images))),
         }
     )
     told = ", ".join(f"{name} {1e3 * taken / IMAGES:.1f} ms" for name, taken in seconds.items())
@@ -56,12 +62,18 @@ def _of(engine: Name, images: list[Any], say: Say) -> list[Figure]:
             unit="",
             how=how,
         ),
+        Figure(
+            name=f"a batch for each core / all cores on one batch, {engine}",
+            value=seconds["all cores on one batch"] / seconds["actor"],
+            unit="",
+            how=how,
+        ),
     ]
 
 
-def _segmenter(engine: Name) -> Segmenter:
+def _segmenter(engine: Name, **settings: int) -> Segmenter:
     checkpoint = fetch_checkpoint("nuclei", StorageConfig()).load()
-    config = PredictConfig(engine=engine, device="cpu")
+    config = PredictConfig(engine=engine, device="cpu", **settings)
     return Segmenter(checkpoint, config, TilingConfig(side=SIDE, overlap=0))
 
 

@@ -27,6 +27,7 @@ from pipeline.demo.server import S3Server
 from pipeline.plan import make_plan
 from pipeline.registry.checkpoints import fetch_checkpoint
 from tests.bench.figure import Figure, Say, run_job
+from tests.bench.narrow import network_for_here
 from tests.bench.peers.work import BEATS, Work
 
 IMAGES, FEW = 2_000, 300  # of a round; of those with everything at its default, which take long
@@ -39,20 +40,20 @@ PEERS = {
     "Ray Data as documented": ("ray_documented", 1.3, 3.0),
     "DataLoader": ("data_loader", 1.0, 3.0),
 }
-MODEL = "nuclei"
 
 
 def measure(folder: Path, say: Say) -> list[Figure]:
     """Return our images/s over those of each peer, and over the limit."""
     root = folder / "root"
+    model, network = network_for_here(folder / "network")
     for name, count in (("images", IMAGES), ("few", FEW)):
         _write_images(root / name, count)
     with S3Server(root) as server:
         os.environ.update(server.environment)
-        work = Work(source="s3://images", out="", model=MODEL, side=SIDE)
+        work = Work(source="s3://images", out="", model=model, side=SIDE)
         few = replace(work, source="s3://few", as_is=True)
         run = _Run(folder, say)
-        limit = _limit(folder, MODEL, say)
+        limit = _limit(folder, model, say)
         jobs: list[float] = []
         same: dict[str, list[float]] = {name: [] for name in PEERS}
         theirs: dict[str, list[float]] = {name: [] for name in PEERS}
@@ -62,7 +63,7 @@ def measure(folder: Path, say: Say) -> list[Figure]:
                 same[name].append(run.peer(name, peer, work))
                 if least:
                     theirs[name].append(run.peer(f"{name}, its defaults", peer, few))
-    said = f"{IMAGES:,} images of {SIDE}², S3, {ROUNDS} rounds in turn"
+    said = f"{network}, {IMAGES:,} images of {SIDE}², S3, {ROUNDS} rounds in turn"
     figures = [_ratio(f"whole job / {name}", jobs, same[name], PEERS[name][1], said) for name in PEERS]
     figures += [
         _ratio(f"whole job / {name}, its defaults", jobs, rates, least, f"{said}; theirs on {FEW} images")
