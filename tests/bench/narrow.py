@@ -1,4 +1,4 @@
-"""The shipped network at half its widths: for machines on which 2,000 images would take it an hour a side."""
+"""The shipped network at half its widths: where all sides of the whole job would take it hours."""
 
 from dataclasses import replace
 from pathlib import Path

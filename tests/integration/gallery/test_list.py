@@ -83,7 +83,7 @@ def test_what_is_typed_early_stays(gallery: Shown, watched: Watched) -> None:
     def hold(route: Route) -> None:
         held.append(route)
 
-    page.route("**/api/table", hold)
+    page.route("**/api/table", hold, times=1)
     page.goto(gallery.url)
     where = page.get_by_label("Condition", exact=True)
     where.fill("status = 'failed'")
